@@ -1,0 +1,3 @@
+//! The `swarmdisk` command for Linux.
+
+fn main() {}

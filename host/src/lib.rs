@@ -1,0 +1,1 @@
+//! What swarmdisk's hosts share.
