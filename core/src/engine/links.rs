@@ -173,10 +173,6 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             let row = *self.peers.at(index);
             let action = match row.state {
                 State::Closing(farewell, reason) => self.poll_closing(now, index, farewell, reason, head),
-                State::ToDial => {
-                    self.peers.at_mut(index).state = State::Dialing;
-                    Some(Action::Dial { peer: self.peers.id(index), address: row.address })
-                }
                 State::Greeting | State::Open if row.takes_bytes() => self.poll_peer(now, index, &row, head),
                 _ => None,
             };
