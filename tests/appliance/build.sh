@@ -36,7 +36,7 @@ fail() { say "$*"; exit 1; }
 
 check_machine() {
   local pair missing=()
-  for pair in mmdebstrap:mmdebstrap mke2fs:e2fsprogs sfdisk:fdisk mkfs.vfat:dosfstools mcopy:mtools flock:util-linux; do
+  for pair in mmdebstrap:mmdebstrap mke2fs:e2fsprogs sfdisk:fdisk mkfs.vfat:dosfstools mcopy:mtools flock:util-linux pkill:procps; do
     command -v "${pair%:*}" > /dev/null || missing+=("${pair#*:}")
   done
   [ ${#missing[@]} = 0 ] || fail "tools are missing: apt-get install ${missing[*]}"
@@ -73,11 +73,10 @@ step() {
 }
 
 cleanup() {
-  if [ -n "$CHILD" ]; then
-    pkill -TERM -P "$CHILD" || true
-    kill "$CHILD" 2> /dev/null || true
-    wait "$CHILD" 2> /dev/null || true
-  fi
+  while [ -n "$CHILD" ] && kill -0 "$CHILD" 2> /dev/null; do
+    pkill -KILL -P "$CHILD" || true
+    sleep 0.1
+  done
   rm -rf --one-file-system "$WORK"
 }
 
@@ -89,7 +88,8 @@ install_packages() {
     ! debian_suites | grep -q " $suite\$" || sources+=("deb $(debian_uri "$suite") $suite main")
   done
   [ ${#sources[@]} -gt 0 ] || { debian_uri bookworm; return 1; }
-  mmdebstrap --mode=root --format=directory --variant=important --components=main \
+  # In namespaces of its own, so that however it ends no mount and no process is left.
+  unshare --mount --pid --fork --mount-proc --kill-child mmdebstrap --mode=root --format=directory --variant=important --components=main \
     --include="$(IFS=,; echo "${PACKAGES[*]}")" \
     --dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
     --essential-hook="cp -R '$HERE/guest/etc/initramfs-tools' \"\$1/etc/\"" \
