@@ -20,6 +20,8 @@ const CHANGES_MAX: usize = 256;
 /// Addresses told in one frame.
 const ADDRESSES_MAX: usize = 32;
 const ADDRESS_BYTES: usize = 18;
+/// With so many peers a batch takes twice as long as with none.
+const BATCH_PEERS: u64 = 16;
 /// How often a peer is told of new addresses.
 const CONTACTS_PAUSE: Duration = Duration::from_secs(2);
 
@@ -140,9 +142,10 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         }
     }
 
-    /// What has changed is to be announced within a batch's time.
+    /// What has changed is to be announced within a batch's time; more time among many, since all announce to all.
     pub(super) fn changes_due(&mut self, now: Instant) {
-        let due = now + self.config.tuning.batch;
+        let batch = self.config.tuning.batch.as_micros();
+        let due = now + Duration::from_micros(batch + batch * self.peers.open().count() as u64 / BATCH_PEERS);
         for index in 0..self.peers.len() {
             let row = self.peers.at_mut(index);
             if row.is_open() {
