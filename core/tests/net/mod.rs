@@ -16,7 +16,7 @@ use swarmdisk_core::ids::{Address, Digest, GuestId, NodeId, PeerId, SlotId};
 use swarmdisk_core::policy::{ExpectedCompletion, Mixed, Profile, Sequential, WindowedRandom};
 use swarmdisk_core::rng::mix;
 use swarmdisk_core::time::{Duration, Instant};
-use swarmdisk_core::wire::{HEAD_BYTES_MAX, Role};
+use swarmdisk_core::wire::{HEAD_BYTES_MAX, Kind, Role};
 
 pub type TestEngine = Engine<'static, Mixed<'static>, WindowedRandom, ExpectedCompletion>;
 pub const CREDIT: u32 = 128 * 1024;
@@ -285,7 +285,7 @@ impl Net {
             Ok(Received::Head { consumed, body: landing }) => {
                 assert_eq!(consumed, head.len());
                 node.control_bytes += head.len() as u64;
-                if (1..=3).contains(&head[2]) {
+                if (Kind::Map as u8..=Kind::Lost as u8).contains(&head[2]) {
                     node.have_bytes += head.len() as u64;
                 }
                 node.body_bytes += body.map_or(0, |(bytes, _)| u64::from(bytes));
