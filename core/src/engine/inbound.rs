@@ -3,9 +3,9 @@
 //! *Invariants*: a frame is taken whole or not at all; an error is the peer's fault and ends the link.
 //! *Bounds*: a frame a call; a frame costs at most O(its pieces × the peer's requests).
 
+use super::Engine;
 use super::peers::State;
 use super::transfers::Step;
-use super::Engine;
 use crate::geometry::{Piece, PieceIndex};
 use crate::ids::{PeerId, SlotId};
 use crate::policy::{Order, Predictor, Selector};

@@ -373,7 +373,9 @@ impl Net {
                     self.at(self.now + self.latency, remote, What::Closed { peer: remote_peer });
                 }
             }
-            Action::Transmit { peer, head_bytes, body } => self.transmit(index, peer, &head[..usize::from(head_bytes)], body),
+            Action::Transmit { peer, head_bytes, body } => {
+                self.transmit(index, peer, &head[..usize::from(head_bytes)], body)
+            }
             Action::Load { upload, piece } => {
                 assert!(self.nodes[index].kept.contains(&piece.get()), "only what is held is loaded");
                 let bytes = wire_bytes(self.geometry, piece.get());
@@ -493,7 +495,8 @@ pub fn boot(geometry: Geometry, count: usize, think_micros: u64) -> Vec<(u64, u3
     while trace.len() < count {
         draw = mix(draw.wrapping_add(0x9E37_79B9_7F4A_7C15));
         let start = (draw % u64::from(geometry.chunk_count())) as u32;
-        for chunk in (start..geometry.chunk_count().min(start + 1 + (draw >> 40) as u32 % 6)).take(count - trace.len()) {
+        for chunk in (start..geometry.chunk_count().min(start + 1 + (draw >> 40) as u32 % 6)).take(count - trace.len())
+        {
             if !is_zero(chunk) && seen.insert(chunk) {
                 trace.push((think_micros / 2 + mix(draw ^ u64::from(chunk)) % think_micros, chunk));
             }
