@@ -23,6 +23,12 @@ pub(crate) struct Place {
     pub(crate) digest: Digest,
 }
 
+impl From<&LeafEntry> for Place {
+    fn from(entry: &LeafEntry) -> Self {
+        Self { offset: entry.offset, bytes: entry.bytes, digest: entry.digest }
+    }
+}
+
 impl Place {
     /// Whether `payload` is what belongs there. An all-zero chunk's payload is empty, its hash never computed.
     pub(crate) fn fits(&self, payload: &[u8]) -> bool {
@@ -186,10 +192,7 @@ impl Store {
                 bytes: self.layout.leaf_bytes(leaf),
                 digest: self.manifest_view().leaf_digest(leaf),
             }),
-            Piece::Chunk(chunk) => {
-                let LeafEntry { offset, bytes, digest, .. } = self.entry(chunk)?;
-                Ok(Place { offset, bytes, digest })
-            }
+            Piece::Chunk(chunk) => Ok((&self.entry(chunk)?).into()),
         }
     }
 
