@@ -44,7 +44,7 @@ fn equal_image_and_options_give_equal_bytes() {
         pack(&options, &|_, _| {}).unwrap();
         assert!(fs::read(&out).unwrap() == fs::read(&packed.swarm).unwrap(), "{threads} threads");
     }
-    options.level = 9;
+    options.level = 1;
     assert_ne!(pack(&options, &|_, _| {}).unwrap().image, packed.report.image);
 }
 
@@ -94,8 +94,11 @@ fn every_format_gives_the_id_of_raw() {
     if Command::new("qemu-img").arg("--version").output().is_err() {
         return skip("qemu-img is not there (Debian: apt install qemu-utils)");
     }
-    let packed = packed(300);
+    let packed = packed(304);
     let out = packed.dir.path().join("other.swarm");
+    // Some formats round the disk up to whole MiB.
+    File::options().write(true).open(&packed.raw).unwrap().set_len(19 << 20).unwrap();
+    let expected = pack(&PackOptions::new(&packed.raw, &out, &GO_ON), &|_, _| {}).unwrap().image;
     for options in [
         "-O qcow2",
         "-O qcow2 -c",
@@ -116,14 +119,7 @@ fn every_format_gives_the_id_of_raw() {
         qemu_img(&arguments, &[&packed.raw, &image]);
         let options_pack = PackOptions::new(&image, &out, &GO_ON);
         let report = pack(&options_pack, &|_, _| {}).unwrap_or_else(|error| panic!("{options}: {error}"));
-        // Some formats round the disk up; then only the bytes are compared.
-        if report.image_bytes == packed.report.image_bytes {
-            assert_eq!(report.image, packed.report.image, "{options}");
-        } else {
-            let bytes = read_all(&Store::open_complete(&out).unwrap());
-            assert!(bytes[..packed.bytes.len()] == packed.bytes[..], "{options}");
-            assert!(bytes[packed.bytes.len()..].iter().all(|byte| *byte == 0), "{options}");
-        }
+        assert_eq!(report.image, expected, "{options}");
     }
     assert_eq!(names(packed.dir.path()), ["image.raw", "image.swarm", "other.swarm"]);
 }

@@ -4,9 +4,10 @@ mod common;
 
 use common::{GO_ON, Packed, copy_piece, leaves_first, names, packed, skip};
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use swarmdisk_core::format::held::{HEADER_BYTES, RECORD_BYTES};
 use swarmdisk_core::geometry::{Geometry, PieceIndex};
@@ -174,6 +175,49 @@ fn a_kill_at_any_byte_of_the_log_costs_one_record() {
                 assert_eq!(cache.read_payload(piece).unwrap(), origin.read_payload(piece).unwrap());
             }
         }
+    }
+}
+
+/// Kills a process that fills a cache, again and again: all that it had finished is there, and all that is there is right.
+#[test]
+fn a_killed_process_loses_only_what_was_in_flight() {
+    const CHILD: &str = "SWARMDISK_TEST_KILLED_CHILD";
+    if let Ok(folder) = std::env::var(CHILD) {
+        return fill_and_tell(Path::new(&folder));
+    }
+    let packed = packed(600);
+    let origin = Store::open_complete(&packed.swarm).unwrap();
+    let (mut kills, mut is_complete) = (0, false);
+    while !is_complete {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "a_killed_process_loses_only_what_was_in_flight", "--nocapture"]);
+        let mut child = command.env(CHILD, packed.dir.path()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let mut told = Vec::new();
+        for piece in lines.filter_map(|line| line.strip_prefix("put ")?.parse::<u32>().ok()) {
+            told.push(piece);
+            if told.len() == 17 + kills * 3 {
+                child.kill().unwrap();
+            }
+        }
+        child.wait().unwrap();
+        kills += 1;
+        let cache = reopen(&packed, &origin);
+        assert!(told.iter().all(|piece| cache.holds(origin.geometry().piece(*piece).unwrap())));
+        for piece in held(&cache) {
+            assert_eq!(cache.read_payload(piece).unwrap(), origin.read_payload(piece).unwrap());
+        }
+        is_complete = cache.is_complete();
+    }
+    assert!(kills > 2, "{kills}");
+}
+
+fn fill_and_tell(folder: &Path) {
+    let origin = Store::open_complete(&folder.join("image.swarm")).unwrap();
+    let cache = Store::open_cache(&folder.join("cache"), origin.image(), origin.manifest_bytes()).unwrap();
+    for piece in leaves_first(&origin).filter(|piece| !cache.holds(*piece)).collect::<Vec<_>>() {
+        copy_piece(&origin, &cache, piece);
+        println!("put {}", piece.get());
     }
 }
 

@@ -46,7 +46,7 @@ pub struct Store {
     held: AtomicMap,
     verified: AtomicMap,
     log: Option<Mutex<Log>>,
-    /// Held shared while a payload is read, exclusively while one is taken away.
+    /// Held shared while a payload is read or put, exclusively while one is taken away.
     eviction: RwLock<()>,
     leaves: LeafCache,
     memory: ChunkCache,
