@@ -1,1 +1,8 @@
 //! What swarmdisk's hosts share.
+
+pub mod check;
+pub mod digest;
+pub mod image;
+pub mod pack;
+pub mod progress;
+pub mod store;
