@@ -1,1 +1,3 @@
 //! What swarmdisk's hosts share.
+
+pub mod disk;
