@@ -3,19 +3,23 @@
 //! *Purpose*: one index space for all that is requested, verified and held: a *piece* is a chunk's payload (pieces
 //! `0..chunk_count`) or a leaf page (the pieces after it).
 //! *Invariants*: an index is minted only by the [`Geometry`] it belongs to, so it is in range.
-//! *Bounds*: chunks of 16 KiB to 1 MiB; at most 2^31 chunks.
+//! *Bounds*: chunks of 16 KiB to 1 MiB; at most 2^30 chunks.
 
 use serde::{Deserialize, Serialize};
 
 /// Chunks described by one leaf page.
 pub const LEAF_CHUNKS: u32 = 256;
+/// Bytes before a leaf page's entries: the file offset of the page's first payload.
+pub const LEAF_HEADER_BYTES: u32 = 8;
+/// Bytes a chunk in a leaf page: hash and length.
+pub const LEAF_ENTRY_BYTES: u32 = 36;
 /// Smallest chunk, as a power of two: 16 KiB.
 pub const CHUNK_SHIFT_MIN: u8 = 14;
 /// Largest chunk, as a power of two: 1 MiB.
 pub const CHUNK_SHIFT_MAX: u8 = 20;
 /// Chunk size by default, as a power of two: 64 KiB.
 pub const CHUNK_SHIFT_DEFAULT: u8 = 16;
-const CHUNK_COUNT_MAX: u64 = 1 << 31;
+const CHUNK_COUNT_MAX: u64 = 1 << 30;
 
 /// The index of a chunk, in image order.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -53,7 +57,7 @@ impl Geometry {
     /// An image of `image_bytes` bytes in chunks of `1 << chunk_shift` bytes; the last may be shorter.
     ///
     /// # Errors
-    /// [`BadGeometry`] if the image is empty, the shift is outside 14 to 20, or there would be over 2^31 chunks.
+    /// [`BadGeometry`] if the image is empty, the shift is outside 14 to 20, or there would be over 2^30 chunks.
     pub const fn new(image_bytes: u64, chunk_shift: u8) -> Result<Self, BadGeometry> {
         if image_bytes == 0 || chunk_shift < CHUNK_SHIFT_MIN || chunk_shift > CHUNK_SHIFT_MAX {
             return Err(BadGeometry);
@@ -139,6 +143,11 @@ impl Geometry {
     pub const fn leaf_chunk_count(self, leaf: LeafIndex) -> u32 {
         let left = self.chunk_count() - leaf.0 * LEAF_CHUNKS;
         if left < LEAF_CHUNKS { left } else { LEAF_CHUNKS }
+    }
+
+    /// Size of this leaf page in bytes.
+    pub const fn leaf_bytes(self, leaf: LeafIndex) -> u32 {
+        LEAF_HEADER_BYTES + self.leaf_chunk_count(leaf) * LEAF_ENTRY_BYTES
     }
 
     /// The piece that is this chunk's payload.

@@ -51,7 +51,7 @@ fn frames() -> Vec<(&'static str, Frame<'static>)> {
         requests_max: 16,
         ..hello
     };
-    let request = |first, count, class, insist| Frame::Request(Request { run: Run { first, count }, class, insist });
+    let request = |first, count, class, insist| Frame::Request(Request { run: Run { first, count }, class, insist, raise: false });
     let range = BlobRange { digest: IMAGE, total_bytes: 150_000, offset: 131_072, bytes: 18_928 };
     vec![
         ("Hello", Frame::Hello(hello)),

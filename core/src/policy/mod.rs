@@ -1,1 +1,157 @@
-//! What may be replaced.
+//! What may be replaced: prediction, the order of prefetching, the choice of a peer.
+//!
+//! *Purpose*: small traits that see neither the engine nor each other. *Invariants*: integers only; the same seed and the
+//! same calls give the same answers. *Bounds*: each call costs at most O(its candidates).
+
+mod mixed;
+mod order;
+mod profile;
+mod selector;
+mod sequential;
+
+pub use mixed::Mixed;
+pub use order::{InOrder, WindowedRandom};
+pub use profile::Profile;
+pub use selector::ExpectedCompletion;
+pub use sequential::{STREAMS_MAX, Sequential};
+
+use crate::bitmap::Bits;
+use crate::geometry::{ChunkIndex, Geometry, PieceIndex};
+use crate::ids::{GuestId, PeerId};
+use crate::rng::Rng;
+use crate::time::{Duration, Instant};
+use crate::wire::{Class, Role};
+
+/// Most guesses in a forecast.
+pub const FORECAST_MAX: usize = 512;
+
+/// A guest's read of a chunk.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// Who.
+    pub guest: GuestId,
+    /// What.
+    pub chunk: ChunkIndex,
+    /// Whether it was held when it was read.
+    pub hit: bool,
+}
+
+/// A chunk that a guest may want.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub struct Guess {
+    /// Which.
+    pub chunk: ChunkIndex,
+    /// How likely, in 255ths.
+    pub probability: u8,
+}
+
+/// Guesses, the one wanted soonest first; none of them held or in flight.
+pub type Forecast = heapless::Vec<Guess, FORECAST_MAX>;
+
+/// Which chunks are there and which are under way.
+#[derive(Debug, Copy, Clone)]
+pub struct ChunkView<'a> {
+    geometry: Geometry,
+    held: Bits<'a>,
+    flight: Bits<'a>,
+}
+
+impl<'a> ChunkView<'a> {
+    /// A view of bitmaps with a bit for each piece of `geometry`: held, and in flight.
+    pub const fn new(geometry: Geometry, held: Bits<'a>, flight: Bits<'a>) -> Self {
+        Self { geometry, held, flight }
+    }
+
+    /// How the image is cut.
+    pub const fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// Whether the chunk is held.
+    pub fn holds(&self, chunk: ChunkIndex) -> bool {
+        self.held.get(chunk.get())
+    }
+
+    /// Whether the chunk is neither held nor under way.
+    pub fn misses(&self, chunk: ChunkIndex) -> bool {
+        !self.held.get(chunk.get()) && !self.flight.get(chunk.get())
+    }
+}
+
+/// Tells what guests will want.
+pub trait Predictor {
+    /// A guest has read a chunk.
+    fn observe(&mut self, now: Instant, access: Access);
+    /// Fills `out` (empty at the call) with chunks that `view` misses.
+    fn forecast(&mut self, now: Instant, view: &ChunkView<'_>, out: &mut Forecast);
+    /// A guess that was fetched has been used by a guest, or was lost without.
+    fn settle(&mut self, chunk: ChunkIndex, used: bool);
+}
+
+/// Who has how much of what is to be fetched.
+pub trait Supply {
+    /// How many linked nodes, seeds not counted, hold the piece.
+    fn holders(&self, piece: PieceIndex) -> u16;
+}
+
+/// Tells which guess is fetched next.
+pub trait Order {
+    /// The index into `window` (a forecast, soonest first) of the guess to fetch, or none.
+    fn pick(&mut self, now: Instant, window: &[Guess], supply: &dyn Supply, rng: &mut Rng) -> Option<usize>;
+}
+
+/// A peer that can be asked.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// Which.
+    pub peer: PeerId,
+    /// Seed or node.
+    pub role: Role,
+    /// Round trip.
+    pub rtt: Duration,
+    /// What it has sent us lately, in bytes a second; 0 if not known.
+    pub bytes_per_sec: u64,
+    /// Pieces asked of it and not yet here.
+    pub in_flight: u16,
+    /// Fetches from it that failed lately.
+    pub failures: u8,
+}
+
+/// What is to be fetched.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub struct Want {
+    /// Which piece.
+    pub piece: PieceIndex,
+    /// How much it matters.
+    pub class: Class,
+    /// About how long it is, in bytes.
+    pub bytes: u32,
+}
+
+/// What became of a fetch.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It came.
+    Delivered {
+        /// Bytes of the body.
+        bytes: u32,
+        /// From request to last byte.
+        elapsed: Duration,
+    },
+    /// It did not come in time.
+    Late,
+    /// It was refused, or the link broke.
+    Refused,
+    /// It was wrong.
+    Corrupt,
+}
+
+/// Tells whom to ask.
+pub trait Selector {
+    /// The index into `candidates` of the peer to ask, or none to wait.
+    fn choose(&mut self, now: Instant, want: Want, candidates: &[Candidate], rng: &mut Rng) -> Option<usize>;
+    /// How a choice turned out.
+    fn observe(&mut self, now: Instant, peer: PeerId, outcome: Outcome);
+    /// The peer is gone.
+    fn forget(&mut self, peer: PeerId);
+}
