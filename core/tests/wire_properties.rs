@@ -46,9 +46,12 @@ impl Shape {
             Kind::Map => Frame::Map(Map { first: large[0], count: large[1], runs: list }),
             Kind::Have => Frame::Have(Pieces { runs: list }),
             Kind::Lost => Frame::Lost(Pieces { runs: list }),
-            Kind::Request => {
-                Frame::Request(Request { run, class: classes[usize::from(small[0]) % 3], insist: small[2] % 2 == 1, raise: small[2] & 2 != 0 })
-            }
+            Kind::Request => Frame::Request(Request {
+                run,
+                class: classes[usize::from(small[0]) % 3],
+                insist: small[2] % 2 == 1,
+                raise: small[2] & 2 != 0,
+            }),
             Kind::Cancel => Frame::Cancel(run),
             Kind::Data => Frame::Data(Data { piece: large[0], bytes: body_bytes }),
             Kind::Busy => Frame::Busy(Busy { run, retry_millis: small[0] }),
