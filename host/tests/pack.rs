@@ -191,9 +191,21 @@ fn no_other_file_is_read_on_an_images_behalf() {
 
 #[test]
 fn without_qemu_img_the_error_names_the_package() {
+    const CHILD: &str = "SWARMDISK_TEST_NO_QEMU_IMG";
+    if let Ok(folder) = std::env::var(CHILD) {
+        let (image, out) = (Path::new(&folder).join("x.vhdx"), Path::new(&folder).join("x.swarm"));
+        fs::write(&image, b"vhdxfile and more").unwrap();
+        let error = pack(&PackOptions::new(&image, &out, &GO_ON), &|_, _| {}).unwrap_err();
+        assert!(matches!(error, PackError::Image(ImageError::ToolMissing { .. })), "{error}");
+        assert!(error.to_string().contains("apt install qemu-utils"), "{error}");
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
-    let error = ImageError::ToolMissing { path: dir.path().join("x.vhdx"), format: "vhdx" };
-    assert!(error.to_string().contains("apt install qemu-utils"), "{error}");
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "without_qemu_img_the_error_names_the_package"]);
+    let output = command.env(CHILD, dir.path()).env("PATH", dir.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(names(dir.path()), ["x.vhdx"]);
 }
 
 #[test]
