@@ -1,1 +1,4 @@
 //! What swarmdisk's hosts share.
+
+pub mod log;
+pub mod node;
