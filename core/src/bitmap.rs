@@ -67,7 +67,11 @@ pub fn assign(words: &mut [u64], index: u32, value: bool) -> bool {
     let word = &mut words[(index / 64) as usize];
     let bit = 1u64 << (index % 64);
     let was = *word & bit != 0;
-    if value { *word |= bit } else { *word &= !bit }
+    if value {
+        *word |= bit
+    } else {
+        *word &= !bit
+    }
     was != value
 }
 
@@ -80,7 +84,11 @@ pub fn assign_run(words: &mut [u64], first: u32, count: u32, value: bool) {
         let take = (64 - in_word).min(end - index);
         let mask = (u64::MAX >> (64 - take)) << in_word;
         let word = &mut words[(index / 64) as usize];
-        if value { *word |= mask } else { *word &= !mask }
+        if value {
+            *word |= mask
+        } else {
+            *word &= !mask
+        }
         index += take;
     }
 }

@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 /// Chunks described by one leaf page.
 pub const LEAF_CHUNKS: u32 = 256;
+/// Bytes before a leaf page's entries: the file offset of the page's first payload.
+pub const LEAF_HEADER_BYTES: u32 = 8;
+/// Bytes a chunk in a leaf page: hash and length.
+pub const LEAF_ENTRY_BYTES: u32 = 36;
 /// Smallest chunk, as a power of two: 16 KiB.
 pub const CHUNK_SHIFT_MIN: u8 = 14;
 /// Largest chunk, as a power of two: 1 MiB.
@@ -139,6 +143,11 @@ impl Geometry {
     pub const fn leaf_chunk_count(self, leaf: LeafIndex) -> u32 {
         let left = self.chunk_count() - leaf.0 * LEAF_CHUNKS;
         if left < LEAF_CHUNKS { left } else { LEAF_CHUNKS }
+    }
+
+    /// Size of this leaf page in bytes.
+    pub const fn leaf_bytes(self, leaf: LeafIndex) -> u32 {
+        LEAF_HEADER_BYTES + self.leaf_chunk_count(leaf) * LEAF_ENTRY_BYTES
     }
 
     /// The piece that is this chunk's payload.

@@ -8,7 +8,7 @@
 //! [`Action::Store`] → [`Event::BodyStored`]. The life of an upload: a request comes in → [`Action::Load`] →
 //! [`Event::Loaded`] → [`Action::Transmit`] with a body.
 
-use crate::geometry::{ChunkIndex, PieceIndex};
+use crate::geometry::{ChunkIndex, LeafIndex, PieceIndex};
 use crate::ids::{Address, GuestId, PeerId, SlotId, UploadId};
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,16 @@ pub enum Event {
         guest: GuestId,
         /// For what.
         chunk: ChunkIndex,
+    },
+    /// A guest asks what a leaf page says, and waits until it is held. Bounded together with `Wanted`.
+    LeafWanted {
+        /// Which.
+        leaf: LeafIndex,
+    },
+    /// A guest that waited for a leaf page does so no longer, without an answer.
+    LeafReleased {
+        /// Which.
+        leaf: LeafIndex,
     },
     /// A guest read a chunk that was held: the predictor learns of it. May come late and in batches.
     Touched {

@@ -1,11 +1,29 @@
-//! The state machine.
+//! The state machine: a switchboard that routes events to the modules, which decide.
+//!
+//! *Purpose*: decides what to fetch, from whom and in which order, and whom to serve first.
+//! *Invariants*: output is derived from state when [`Engine::poll`] asks for it, so no queue can overflow; every order of
+//! calls is legal; the same calls give the same answers. [`Engine::check_invariants`] is the tables' part in code.
+//! *Units*: bytes on the wire, microseconds. *Bounds*: the storage given to [`Engine::new`]; a call costs at most
+//! O(peers + transfers + requests), times a forecast where prefetches start.
+//!
+//! | module | decides |
+//! |---|---|
+//! | `fetch` | what to ask of whom: demand, then prefetch, then fill; hedging; giving up |
+//! | `serve` | whom to answer next, and how |
+//! | `links` | whom to link with, and what each peer is to be told |
+//! | `inbound` | what a peer's frames mean |
+//! | `peers`, `transfers`, `uploads`, `demands`, `contacts`, `announce` | the tables |
 
 mod announce;
 mod config;
 mod contacts;
 mod demands;
 mod event;
+mod fetch;
+mod inbound;
+mod links;
 mod peers;
+mod serve;
 mod transfers;
 mod uploads;
 
@@ -14,112 +32,438 @@ pub use config::{Config, Fill, Footprint, Limits, Offered, SetupError, Stats, St
 pub use contacts::Contact;
 pub use demands::Demand;
 pub use event::{Action, BlobKind, Body, Event, Reason, Verdict};
+pub use inbound::{Landing, PeerError, Received};
+pub use links::PeerStatus;
 pub use peers::PeerRow;
 pub use transfers::Transfer;
 pub use uploads::{Served, Upload};
 
-use crate::geometry::{Geometry, PieceIndex};
-use crate::ids::{Address, PeerId, SlotId};
-use crate::policy::{Order, Predictor, Selector};
+use crate::bitmap::{self, Bits};
+use crate::geometry::{ChunkIndex, Geometry, Piece, PieceIndex};
+use crate::ids::{PeerId, SlotId};
+use crate::policy::{Access, Forecast, Order, Outcome, Predictor, Selector};
+use crate::rng::Rng;
 use crate::time::Instant;
+use crate::wire::Class;
+use announce::Changes;
+use contacts::Contacts;
+use demands::Demands;
+use peers::{Peers, State};
+use transfers::{Step, Transfers};
+use uploads::{Answer, ServedTo, Uploads};
 
-/// What [`Engine::receive`] made of the bytes.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub enum Received {
-    /// Nothing was consumed: call again with at least this many bytes.
-    NeedMore {
-        /// From the start of what was passed in.
-        bytes: usize,
-    },
-    /// A frame's head was consumed; its body, if any, follows on the link.
-    Head {
-        /// Bytes to drop from the front.
-        consumed: usize,
-        /// What follows.
-        body: Landing,
-    },
+/// Bitmaps of this node's own, with a bit for each piece.
+#[derive(Debug)]
+struct Own<'a> {
+    /// Held: stored and fit to be read and sent.
+    held: &'a mut [u64],
+    /// Has a live fetch.
+    flight: &'a mut [u64],
+    /// Held because it was guessed, and not touched since.
+    guessed: &'a mut [u64],
+    /// Chunks that a guest has read or asked for.
+    touched: &'a mut [u64],
 }
 
-/// What follows a head on the link.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub enum Landing {
-    /// The next head.
-    None,
-    /// A body to read into the slot's buffer; then report `BodyLanded`.
-    Land {
-        /// Names the buffer.
-        slot: SlotId,
-        /// Its length; 0 for an all-zero chunk (`BodyLanded` is to be reported all the same).
-        bytes: u32,
-    },
-    /// A body to read and forget.
-    Discard {
-        /// Its length.
-        bytes: u32,
-    },
-}
-
-/// What a peer did wrong. The peer's fault; the link cannot go on: close it and report `PeerClosed`.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub enum PeerError {
-    /// Bytes that are no frame.
-    Malformed,
-    /// Another version of the protocol.
-    Version(u16),
-    /// Another image.
-    Image,
-    /// A frame out of place: before `Hello`, a second `Hello`, a body that nobody asked for.
-    Unexpected,
-    /// A piece, a range or a body beyond the image's bounds.
-    OutOfRange,
-    /// More requests than `Hello` allows.
-    TooMany,
-    /// It said that it goes; nobody's fault.
-    Bye(crate::wire::Farewell),
-}
-
-/// The engine.
+/// The engine: a pure state machine. One owner calls it; see the module's docs for its promises.
+///
+/// The type parameters are the policies: prediction, order of prefetching, choice of peer.
 #[derive(Debug)]
 pub struct Engine<'a, P, O, S> {
     geometry: Geometry,
-    storage: Storage<'a>,
-    policies: (P, O, S),
+    config: Config,
+    own: Own<'a>,
+    peers: Peers<'a>,
+    transfers: Transfers<'a>,
+    uploads: Uploads<'a>,
+    served: ServedTo<'a>,
+    demands: Demands<'a>,
+    contacts: Contacts<'a>,
+    changes: Changes<'a>,
+    hints: fetch::Hints,
+    predictor: P,
+    order: O,
+    selector: S,
+    forecast: Forecast,
+    rng: Rng,
     stats: Stats,
+    touched_count: u32,
+    /// Mean payload of the chunks received so far, in bytes.
+    mean_bytes: u32,
+    fill_next: u32,
+    fill_at: Instant,
+    /// Until then the store is taken to be full: nothing but demand is fetched.
+    store_full_until: Instant,
+    /// Whether something has happened since fetches were last looked for.
+    look_for_work: bool,
+    /// Before then, `poll` has nothing to do unless something happens.
+    quiet_until: Instant,
 }
 
 impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
-    /// Stub.
-    pub fn new(_now: Instant, geometry: Geometry, _config: Config, storage: Storage<'a>, policies: (P, O, S)) -> Result<Self, SetupError> {
-        Ok(Self { geometry, storage, policies, stats: Stats::default() })
+    /// An engine that holds nothing and knows nobody.
+    ///
+    /// # Errors
+    /// [`SetupError`] if the storage is smaller than [`Footprint::of`] says, or a limit is 0 that must not be.
+    pub fn new(
+        now: Instant,
+        geometry: Geometry,
+        config: Config,
+        storage: Storage<'a>,
+        (predictor, order, selector): (P, O, S),
+    ) -> Result<Self, SetupError> {
+        let limits = config.limits;
+        let smallest =
+            [limits.peers, limits.transfers, limits.requests_per_peer, limits.demands, limits.contacts, limits.changes];
+        let uploads = u32::from(limits.peers) * u32::from(limits.requests_per_peer);
+        if smallest.contains(&0) || uploads > u32::from(u16::MAX) {
+            return Err(SetupError::Limits);
+        }
+        let need = Footprint::of(geometry, limits);
+        if !storage.fits(need) {
+            return Err(SetupError::StorageTooSmall(need));
+        }
+        let words = geometry.bitmap_words();
+        let storage_words = &mut storage.words[..need.words];
+        storage_words.fill(0);
+        let (held, rest) = storage_words.split_at_mut(words);
+        let (flight, rest) = rest.split_at_mut(words);
+        let (guessed, rest) = rest.split_at_mut(words);
+        let (touched, had) = rest.split_at_mut(words);
+        let mut rng = Rng::new(config.seed);
+        Ok(Self {
+            geometry,
+            own: Own { held, flight, guessed, touched },
+            peers: Peers::new(limits, storage.peers, had, words, geometry.piece_count()),
+            transfers: Transfers::new(&mut storage.transfers[..need.transfers]),
+            uploads: Uploads::new(&mut storage.uploads[..need.uploads], limits.requests_per_peer),
+            served: ServedTo::new(&mut storage.served[..need.served]),
+            demands: Demands::new(&mut storage.demands[..need.demands]),
+            contacts: Contacts::new(&mut storage.contacts[..need.contacts]),
+            changes: Changes::new(&mut storage.changes[..need.changes]),
+            hints: fetch::Hints::new(),
+            predictor,
+            order,
+            selector,
+            forecast: Forecast::new(),
+            fill_next: rng.below(geometry.piece_count()),
+            rng,
+            stats: Stats::default(),
+            touched_count: 0,
+            mean_bytes: geometry.chunk_bytes() / 3,
+            fill_at: now,
+            store_full_until: Instant::ZERO,
+            look_for_work: true,
+            quiet_until: Instant::ZERO,
+            config,
+        })
     }
-    /// A link has come in. `None`: no room, close it. `credit_bytes` as in `Event::PeerWritable`.
-    pub fn admit(&mut self, _now: Instant, _address: Address, _credit_bytes: u32) -> Option<PeerId> {
-        None
+
+    /// Tells the engine what happened. Every event is legal at any time.
+    pub fn handle(&mut self, now: Instant, event: Event) {
+        self.wake();
+        match event {
+            Event::Wanted { guest, chunk } => {
+                let hit = self.holds(self.geometry.chunk_piece(chunk));
+                self.touch(now, Access { guest, chunk, hit });
+                self.want(now, self.geometry.chunk_piece(chunk));
+            }
+            Event::LeafWanted { leaf } => self.want(now, self.geometry.leaf_piece(leaf)),
+            Event::Released { chunk, .. } => self.release(self.geometry.chunk_piece(chunk)),
+            Event::LeafReleased { leaf } => self.release(self.geometry.leaf_piece(leaf)),
+            Event::Touched { guest, chunk } => self.touch(now, Access { guest, chunk, hit: true }),
+            Event::Held { first, count } => self.on_held(now, first, count),
+            Event::PieceLost { piece } => self.on_lost(now, piece),
+            Event::ContactFound { address, seed } => self.contacts.add(address, seed),
+            Event::PeerOpened { peer, credit_bytes } => self.on_opened(now, peer, credit_bytes),
+            Event::PeerClosed { peer } => self.drop_peer(now, peer),
+            Event::PeerWritable { peer, bytes } => {
+                let known = self.peers.sent(peer, bytes);
+                self.count_stale(known);
+            }
+            Event::BodyLanded { slot } => self.on_landed(now, slot),
+            Event::BodyVerified { slot, verdict } => self.on_verified(now, slot, verdict),
+            Event::BodyStored { slot } => self.on_stored(now, slot),
+            Event::StoreFailed { slot } => self.on_store_failed(now, slot),
+            Event::Loaded { upload, bytes } => self.on_loaded(upload, bytes),
+        }
     }
-    /// Something happened.
-    pub fn handle(&mut self, _now: Instant, _event: Event) {}
-    /// Bytes from a peer, after the preface; complete frames are consumed one a call.
-    pub fn receive(&mut self, _now: Instant, _peer: PeerId, _bytes: &[u8]) -> Result<Received, PeerError> {
-        Err(PeerError::Malformed)
+
+    /// The next thing to do, if there is any now. `head` takes a frame's head: at least `wire::HEAD_BYTES_MAX` bytes.
+    /// Call again until it gives `None`; then at the latest at [`deadline`](Self::deadline).
+    pub fn poll(&mut self, now: Instant, head: &mut [u8]) -> Option<Action> {
+        if now < self.quiet_until {
+            return None;
+        }
+        self.give_up(now);
+        self.look_for_work |= self.quiet_until != Instant::ZERO;
+        let action = self
+            .poll_bodies()
+            .or_else(|| self.poll_links(now, head))
+            .or_else(|| self.poll_requests(now, head))
+            .or_else(|| self.poll_uploads(now, head));
+        self.quiet_until = if action.is_some() { Instant::ZERO } else { self.next_deadline(now) };
+        action
     }
-    /// The next thing to do; `head` is at least `wire::HEAD_BYTES_MAX` long. Call until `None`.
-    pub fn poll(&mut self, _now: Instant, _head: &mut [u8]) -> Option<Action> {
-        None
-    }
-    /// When to poll again even if nothing happens.
+
+    /// When to poll again even if nothing happens. `None`: only when something does.
     pub fn deadline(&self) -> Option<Instant> {
-        None
+        (self.quiet_until != Instant::NEVER).then_some(self.quiet_until)
     }
+
     /// Whether the piece is held.
-    pub fn holds(&self, _piece: PieceIndex) -> bool {
-        false
+    pub fn holds(&self, piece: PieceIndex) -> bool {
+        self.held().get(piece.get())
     }
-    /// Prefetched pieces that no guest has touched.
-    pub fn unused_guesses(&self) -> impl Iterator<Item = PieceIndex> + '_ {
-        core::iter::empty()
+
+    /// Which pieces are held.
+    pub fn held(&self) -> Bits<'_> {
+        Bits::new(self.own.held, self.geometry.piece_count())
     }
+
+    /// Chunks that were prefetched and that no guest has touched so far.
+    pub fn unused_guesses(&self) -> impl Iterator<Item = ChunkIndex> + '_ {
+        let guessed = Bits::new(self.own.guessed, self.geometry.chunk_count());
+        guessed.runs(0).flat_map(|(first, count)| first..first + count).filter_map(|index| self.geometry.chunk(index))
+    }
+
+    /// How the image is cut.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
     /// Counters.
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    fn wake(&mut self) {
+        self.quiet_until = Instant::ZERO;
+        self.look_for_work = true;
+    }
+
+    fn count_stale(&mut self, known: bool) {
+        self.stats.stale_events += u64::from(!known);
+    }
+
+    /// A guest has read a chunk, or asked for it.
+    fn touch(&mut self, now: Instant, access: Access) {
+        self.predictor.observe(now, access);
+        if bitmap::assign(self.own.touched, access.chunk.get(), true) {
+            self.touched_count += 1;
+        }
+        if bitmap::assign(self.own.guessed, access.chunk.get(), false) {
+            self.predictor.settle(access.chunk, true);
+        }
+    }
+
+    fn want(&mut self, now: Instant, piece: PieceIndex) {
+        if self.holds(piece) {
+            return;
+        }
+        if !self.demands.add(now, piece) {
+            self.stats.demands_refused += 1;
+            return;
+        }
+        self.raise(now, piece);
+        if let Piece::Chunk(chunk) = self.geometry.kind(piece) {
+            self.raise(now, self.geometry.leaf_piece(self.geometry.leaf_of(chunk)));
+        }
+    }
+
+    fn release(&mut self, piece: PieceIndex) {
+        if self.demands.release(piece) {
+            self.take_back(piece, |row| !row.guessed);
+        }
+    }
+
+    fn on_held(&mut self, now: Instant, first: PieceIndex, count: u32) {
+        let count = count.min(self.geometry.piece_count() - first.get());
+        let range = first.get()..first.get() + count;
+        bitmap::assign_run(self.own.held, first.get(), count, true);
+        self.changes.push_run(range.clone());
+        self.changes_due(now);
+        let mut index = 0;
+        while let Some((piece, _)) = self.demands.at(index) {
+            if range.contains(&piece.get()) {
+                self.demands.remove(piece);
+            } else {
+                index += 1;
+            }
+        }
+        for index in 0..self.transfers.len() {
+            let row = self.transfers.at(index);
+            if range.contains(&row.piece_number()) && row.is_live() {
+                self.end_superseded(index);
+            }
+        }
+    }
+
+    fn on_lost(&mut self, now: Instant, piece: PieceIndex) {
+        if bitmap::assign(self.own.held, piece.get(), false) {
+            self.changes.push(piece.get(), false);
+            self.changes_due(now);
+        }
+        if let Piece::Chunk(chunk) = self.geometry.kind(piece)
+            && bitmap::assign(self.own.guessed, piece.get(), false)
+        {
+            self.predictor.settle(chunk, false);
+        }
+        self.refuse_uploads_of(piece);
+    }
+
+    fn on_landed(&mut self, now: Instant, slot: SlotId) {
+        let found = self.transfers.find(slot, Step::Landing);
+        self.count_stale(found.is_some());
+        let Some(index) = found else { return };
+        let row = self.transfers.at_mut(index);
+        row.step = Step::Landed;
+        let (peer, elapsed, queued, bytes) = (row.peer, now - row.started, row.queued, row.bytes);
+        if let Some(link) = self.peers.get_mut(peer) {
+            link.last_received = now;
+            link.sample_rate(bytes, elapsed, queued);
+        }
+        self.selector.observe(now, peer, Outcome::Delivered { bytes, elapsed });
+        self.end_waiting_siblings(index);
+    }
+
+    fn on_verified(&mut self, now: Instant, slot: SlotId, verdict: Verdict) {
+        let found = self.transfers.find(slot, Step::Verifying);
+        self.count_stale(found.is_some());
+        let Some(index) = found else { return };
+        match verdict {
+            Verdict::Genuine => {
+                let piece = self.transfers.at(index).piece_number();
+                let late = Bits::new(self.own.held, self.geometry.piece_count()).get(piece);
+                if late || self.transfers.genuine_sibling(index) {
+                    self.stats.discarded_bytes += u64::from(self.transfers.at(index).bytes);
+                    self.abandon(index);
+                } else {
+                    self.transfers.at_mut(index).step = Step::Genuine;
+                }
+            }
+            Verdict::Corrupt => {
+                let peer = self.transfers.at(index).peer;
+                self.stats.corrupt_pieces += 1;
+                self.selector.observe(now, peer, Outcome::Corrupt);
+                self.abandon(index);
+                self.close(peer, crate::wire::Farewell::Misbehaved, Reason::Corrupt);
+            }
+        }
+    }
+
+    fn on_stored(&mut self, now: Instant, slot: SlotId) {
+        let found = self.transfers.find(slot, Step::Storing);
+        self.count_stale(found.is_some());
+        let Some(index) = found else { return };
+        let row = *self.transfers.at(index);
+        self.free_transfer(index);
+        let Some(piece) = self.geometry.piece(row.piece_number()) else { return };
+        let touched = Bits::new(self.own.touched, self.geometry.piece_count()).get(piece.get());
+        if row.guessed && !touched && matches!(self.geometry.kind(piece), Piece::Chunk(_)) {
+            bitmap::assign(self.own.guessed, piece.get(), true);
+        }
+        if bitmap::assign(self.own.held, piece.get(), true) {
+            self.changes.push(piece.get(), true);
+            self.changes_due(now);
+        }
+        self.demands.remove(piece);
+    }
+
+    fn on_store_failed(&mut self, now: Instant, slot: SlotId) {
+        let found = self.transfers.find(slot, Step::Storing);
+        self.count_stale(found.is_some());
+        let Some(index) = found else { return };
+        self.store_full_until = now + fetch::STORE_FULL;
+        self.free_transfer(index);
+    }
+
+    /// Ends all that has to do with a link.
+    fn drop_peer(&mut self, now: Instant, peer: PeerId) {
+        if self.peers.get(peer).is_none() {
+            self.count_stale(false);
+            return;
+        }
+        for index in 0..self.transfers.len() {
+            let row = self.transfers.at(index);
+            let on_link = row.is_waiting() || matches!(row.step, Step::ToCancel | Step::Landing);
+            if row.peer == peer && on_link && row.step != Step::Free {
+                self.selector.observe(now, peer, Outcome::Refused);
+                self.free_transfer(index);
+            }
+        }
+        self.drop_uploads(peer.index());
+        self.contacts.unlinked(now, peer);
+        self.selector.forget(peer);
+        self.peers.free(peer);
+    }
+
+    /// What the host is to do with bodies that have come.
+    fn poll_bodies(&mut self) -> Option<Action> {
+        for index in 0..self.transfers.len() {
+            let (row, slot) = (self.transfers.at(index), self.transfers.id(index));
+            let Some(piece) = self.geometry.piece(row.piece_number()) else { continue };
+            match row.step {
+                Step::Landed if self.can_verify(piece) => {
+                    self.transfers.at_mut(index).step = Step::Verifying;
+                    return Some(Action::Verify { slot, piece });
+                }
+                Step::Genuine if self.demands.remove(piece) => {
+                    self.transfers.at_mut(index).step = Step::Delivered;
+                    return Some(Action::Deliver { slot, piece });
+                }
+                Step::Genuine | Step::Delivered => {
+                    self.transfers.at_mut(index).step = Step::Storing;
+                    return Some(Action::Store { slot, piece });
+                }
+                Step::ToAbandon => {
+                    self.free_transfer(index);
+                    return Some(Action::Abandon { slot });
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// A chunk can be verified once its leaf page is held, a leaf page always.
+    fn can_verify(&self, piece: PieceIndex) -> bool {
+        match self.geometry.kind(piece) {
+            Piece::Chunk(chunk) => self.holds(self.geometry.leaf_piece(self.geometry.leaf_of(chunk))),
+            Piece::Leaf(_) => true,
+        }
+    }
+
+    /// The tables' invariants, for tests: panics where one is broken.
+    pub fn check_invariants(&self) {
+        let pieces = self.geometry.piece_count();
+        let flight = Bits::new(self.own.flight, pieces);
+        let mut live = 0;
+        for (index, row) in self.transfers.iter().filter(|(_, row)| row.is_live()) {
+            assert!(flight.get(row.piece_number()), "a live fetch's piece is in the flight map");
+            live += u32::from(!self.transfers.has_sibling(index));
+        }
+        assert!(flight.count() >= live, "the flight map has a bit for each piece in flight");
+        for (index, peer) in self.peers.open() {
+            let id = self.peers.id(index);
+            let waiting = self.transfers.iter().filter(|(_, row)| row.peer == id && row.is_waiting());
+            assert_eq!(waiting.clone().count(), usize::from(peer.in_flight), "in_flight counts what is asked");
+            let bulk = waiting.filter(|(_, row)| row.class != Class::Demand).count();
+            assert_eq!(bulk, usize::from(peer.bulk), "bulk counts what no guest waits for");
+            let rows = self.uploads.of_peer(index);
+            assert_eq!(rows.clone().count(), usize::from(peer.uploads), "uploads counts the peer's requests");
+            let loads = rows.filter(|(_, row)| matches!(row.answer, Answer::Loading | Answer::Loaded(_))).count();
+            assert_eq!(loads, usize::from(peer.loads), "loads counts what the host loads");
+        }
+        let unsent: u64 = (0..self.peers.len()).map(|index| u64::from(self.peers.at(index).unsent_bytes)).sum();
+        assert_eq!(unsent, self.peers.unsent_bytes(), "unsent bytes add up");
+        let mut index = 0;
+        while let Some((piece, _)) = self.demands.at(index) {
+            assert!(!self.holds(piece), "nobody waits for what is held");
+            index += 1;
+        }
+        for (index, row) in (0..self.peers.len()).map(|index| (index, self.peers.at(index))) {
+            assert!(row.state != State::Free || self.peers.had(index).count() == 0, "a free row knows nothing");
+        }
     }
 }

@@ -3,6 +3,18 @@
 //! *Purpose*: small traits that see neither the engine nor each other. *Invariants*: integers only; the same seed and the
 //! same calls give the same answers. *Bounds*: each call costs at most O(its candidates).
 
+mod mixed;
+mod order;
+mod profile;
+mod selector;
+mod sequential;
+
+pub use mixed::Mixed;
+pub use order::{InOrder, WindowedRandom};
+pub use profile::Profile;
+pub use selector::ExpectedCompletion;
+pub use sequential::{STREAMS_MAX, Sequential};
+
 use crate::bitmap::Bits;
 use crate::geometry::{ChunkIndex, Geometry, PieceIndex};
 use crate::ids::{GuestId, PeerId};
@@ -39,9 +51,9 @@ pub type Forecast = heapless::Vec<Guess, FORECAST_MAX>;
 /// Which chunks are there and which are under way.
 #[derive(Debug, Copy, Clone)]
 pub struct ChunkView<'a> {
-    pub(crate) geometry: Geometry,
-    pub(crate) held: Bits<'a>,
-    pub(crate) flight: Bits<'a>,
+    geometry: Geometry,
+    held: Bits<'a>,
+    flight: Bits<'a>,
 }
 
 impl<'a> ChunkView<'a> {

@@ -17,7 +17,7 @@ pub enum Frame<'a> {
     Have(Pieces<'a>),
     /// Pieces that the sender holds no longer.
     Lost(Pieces<'a>),
-    /// Asks for a run of pieces; again for the same pieces: raises their class.
+    /// Asks for a run of pieces, or raises the class of pieces asked for.
     Request(Request),
     /// Takes a request back.
     Cancel(Run),
@@ -128,6 +128,8 @@ pub struct Request {
     pub class: Class,
     /// Do not redirect: the other node did not deliver.
     pub insist: bool,
+    /// Only raises the class of what waits; what has been answered meanwhile is not to be answered again.
+    pub raise: bool,
 }
 
 /// Heads a piece's payload.

@@ -1,0 +1,459 @@
+//! What to ask of whom: demand first, then the predictor's window, then fill; hedging and giving up.
+//!
+//! *Invariants*: a piece is asked of at most two peers at a time, and of two only while a guest waits for it; a seed that
+//! has redirected is left alone until the hint has expired. *Units*: microseconds. *Bounds*: [`Hints`] keeps the latest
+//! 128 redirects; a search for work costs O(demands + transfers) and a forecast for each prefetch started.
+
+use super::event::Action;
+use super::transfers::Step;
+use super::{Engine, Fill, PeerRow};
+use crate::bitmap::{self, Bits};
+use crate::geometry::{Piece, PieceIndex};
+use crate::ids::{NodeId, PeerId};
+use crate::policy::{Candidate, ChunkView, Order, Outcome, Predictor, Selector, Want};
+use crate::time::{Duration, Instant};
+use crate::wire::{Class, Frame, Redirect, Request, Role, Run};
+
+/// How long nothing but demand is fetched after the store has failed.
+pub(super) const STORE_FULL: Duration = Duration::from_secs(10);
+/// Peers that are weighed for one piece.
+const CANDIDATES_MAX: usize = 64;
+/// Guesses that are tried for one free place among the prefetches.
+const TRIES_MAX: usize = 8;
+/// Pieces that are looked at for one free place among the fills.
+const FILL_TRIES_MAX: usize = 16;
+const HINTS_MAX: usize = 128;
+/// Share of the chunks, in percent, that guests must have touched before `Fill::Auto` begins.
+const FILL_AUTO_PERCENT: u64 = 30;
+
+/// A redirect: that node has the piece or will soon; seeds are not asked before `until`.
+#[derive(Debug, Copy, Clone)]
+struct Hint {
+    piece: u32,
+    node: NodeId,
+    until: Instant,
+}
+
+/// The latest redirects.
+#[derive(Debug)]
+pub(super) struct Hints(heapless::Deque<Hint, HINTS_MAX>);
+
+impl Hints {
+    pub(super) fn new() -> Self {
+        Self(heapless::Deque::new())
+    }
+
+    fn add(&mut self, hint: Hint) {
+        if let Some(old) = self.0.iter_mut().find(|old| old.piece == hint.piece) {
+            *old = hint;
+            return;
+        }
+        if self.0.is_full() {
+            self.0.pop_front();
+        }
+        let pushed = self.0.push_back(hint);
+        debug_assert!(pushed.is_ok(), "there is room");
+    }
+
+    fn find(&self, piece: PieceIndex) -> Option<&Hint> {
+        self.0.iter().find(|hint| hint.piece == piece.get())
+    }
+
+    fn expire(&mut self, piece: PieceIndex, now: Instant) {
+        if let Some(hint) = self.0.iter_mut().find(|hint| hint.piece == piece.get()) {
+            hint.until = hint.until.min(now);
+        }
+    }
+
+    fn next_expiry(&self, now: Instant) -> Instant {
+        self.0.iter().map(|hint| hint.until).filter(|until| *until > now).min().unwrap_or(Instant::NEVER)
+    }
+}
+
+impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
+    /// A guest waits for a piece that may be under way already: it becomes urgent.
+    pub(super) fn raise(&mut self, now: Instant, piece: PieceIndex) {
+        if !bitmap_get(self.own.flight, piece) {
+            return;
+        }
+        for index in 0..self.transfers.len() {
+            let row = self.transfers.at_mut(index);
+            if row.piece_number() != piece.get() || !row.is_live() || row.class == Class::Demand {
+                continue;
+            }
+            row.class = Class::Demand;
+            row.urgent_since = now;
+            if row.is_waiting() {
+                row.step = Step::ToAsk;
+                let peer = row.peer;
+                if let Some(link) = self.peers.get_mut(peer) {
+                    link.bulk -= 1;
+                }
+            }
+        }
+    }
+
+    /// Takes back requests for a piece that `which` picks.
+    pub(super) fn take_back(&mut self, piece: PieceIndex, which: impl Fn(&super::Transfer) -> bool) {
+        for index in 0..self.transfers.len() {
+            let row = self.transfers.at(index);
+            if row.piece_number() == piece.get() && row.is_waiting() && which(row) {
+                self.cancel(index);
+            }
+        }
+    }
+
+    /// The piece of this row is there without it.
+    pub(super) fn end_superseded(&mut self, index: usize) {
+        match self.transfers.at(index).step {
+            Step::ToAsk | Step::Asked => self.cancel(index),
+            Step::Landed | Step::Genuine | Step::Delivered => {
+                self.stats.discarded_bytes += u64::from(self.transfers.at(index).bytes);
+                self.abandon(index);
+            }
+            _ => {}
+        }
+    }
+
+    /// A body has come: what else was asked for the same piece is taken back.
+    pub(super) fn end_waiting_siblings(&mut self, index: usize) {
+        let number = self.transfers.at(index).piece_number();
+        let Some(piece) = self.geometry.piece(number) else { return };
+        self.take_back(piece, |_| true);
+    }
+
+    /// Ends a row whose buffer the host is to forget.
+    pub(super) fn abandon(&mut self, index: usize) {
+        self.transfers.at_mut(index).step = Step::ToAbandon;
+        self.clear_flight(index);
+    }
+
+    /// Ends a row; its buffer, if there was one, is forgotten on both sides.
+    pub(super) fn free_transfer(&mut self, index: usize) {
+        self.leave_waiting(index);
+        self.transfers.at_mut(index).step = Step::Free;
+        self.clear_flight(index);
+    }
+
+    fn cancel(&mut self, index: usize) {
+        self.leave_waiting(index);
+        let row = self.transfers.at_mut(index);
+        row.step = if row.asked { Step::ToCancel } else { Step::Free };
+        self.clear_flight(index);
+    }
+
+    fn clear_flight(&mut self, index: usize) {
+        if !self.transfers.has_sibling(index) {
+            bitmap::assign(self.own.flight, self.transfers.at(index).piece_number(), false);
+        }
+    }
+
+    /// The row's peer no longer owes it an answer. To be called before its step changes.
+    pub(super) fn leave_waiting(&mut self, index: usize) {
+        let row = self.transfers.at(index);
+        if !row.is_waiting() {
+            return;
+        }
+        let (peer, bulk) = (row.peer, row.class != Class::Demand);
+        if let Some(link) = self.peers.get_mut(peer) {
+            link.in_flight -= 1;
+            link.bulk -= u16::from(bulk);
+        }
+    }
+
+    /// A peer has answered a request with something else than the piece.
+    pub(super) fn on_denied(&mut self, now: Instant, peer: PeerId, number: u32, outcome: Option<Outcome>) {
+        let Some(index) = self.transfers.waiting(peer, number) else { return };
+        self.free_transfer(index);
+        if let Some(outcome) = outcome {
+            self.selector.observe(now, peer, outcome);
+        }
+    }
+
+    pub(super) fn on_refused(&mut self, now: Instant, peer: PeerId, piece: PieceIndex) {
+        self.on_denied(now, peer, piece.get(), Some(Outcome::Refused));
+        self.peers.note(peer.index(), piece.get(), 1, false);
+        self.hints.expire(piece, now);
+    }
+
+    pub(super) fn on_redirected(&mut self, now: Instant, peer: PeerId, piece: PieceIndex, to: &Redirect) {
+        let Some(index) = self.transfers.waiting(peer, piece.get()) else { return };
+        let patience = self.config.tuning.patience.as_micros();
+        let third = self.transfers.at(index).class == Class::Demand;
+        let wait = Duration::from_micros(if third { patience / 3 } else { patience });
+        self.stats.redirects_received += 1;
+        self.free_transfer(index);
+        self.hints.add(Hint { piece: piece.get(), node: to.node, until: now + wait });
+        self.contacts.add(to.address, false);
+    }
+
+    /// Gives up what has taken too long.
+    pub(super) fn give_up(&mut self, now: Instant) {
+        for index in 0..self.transfers.len() {
+            let row = self.transfers.at(index);
+            if !row.is_waiting() || now < row.started + self.config.tuning.timeout {
+                continue;
+            }
+            let peer = row.peer;
+            self.stats.timeouts += 1;
+            self.selector.observe(now, peer, Outcome::Late);
+            if let Some(link) = self.peers.get_mut(peer) {
+                link.failures = link.failures.saturating_add(1);
+            }
+            self.cancel(index);
+        }
+        self.close_silent(now);
+    }
+
+    /// Requests to send, after looking for what else to ask.
+    pub(super) fn poll_requests(&mut self, now: Instant, head: &mut [u8]) -> Option<Action> {
+        if self.look_for_work {
+            self.look_for_work = false;
+            self.start_demands(now);
+            self.start_hedges(now);
+            self.start_leaves(now);
+            self.start_prefetches(now);
+            self.start_fills(now);
+        }
+        for index in 0..self.transfers.len() {
+            let row = *self.transfers.at(index);
+            let Some(link) = self.peers.get(row.peer) else { continue };
+            if !link.takes_bytes() {
+                continue;
+            }
+            match row.step {
+                Step::ToCancel => {
+                    if let Some(link) = self.peers.get_mut(row.peer) {
+                        link.late_bodies += 1;
+                    }
+                    self.free_transfer(index);
+                    let run = Run { first: row.piece_number(), count: 1 };
+                    return self.transmit(now, row.peer.index(), &Frame::Cancel(run), None, head);
+                }
+                Step::ToAsk => {
+                    let request = self.gather_run(index);
+                    return self.transmit(now, row.peer.index(), &Frame::Request(request), None, head);
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// One request for this row and for those of the pieces that follow, as far as they go to the same peer alike.
+    fn gather_run(&mut self, index: usize) -> Request {
+        let row = *self.transfers.at(index);
+        let mut run = Run { first: row.piece_number(), count: 0 };
+        let mut next = Some(index);
+        while let Some(index) = next {
+            let asked = self.transfers.at_mut(index);
+            asked.step = Step::Asked;
+            asked.asked = true;
+            run.count += 1;
+            next = self.transfers.to_ask(&row, run.first + u32::from(run.count));
+        }
+        Request { run, class: row.class, insist: row.insist, raise: row.asked }
+    }
+
+    fn start_demands(&mut self, now: Instant) {
+        let mut index = 0;
+        while let Some((piece, since)) = self.demands.at(index) {
+            index += 1;
+            if let Piece::Chunk(chunk) = self.geometry.kind(piece) {
+                self.start_missing(now, self.geometry.leaf_piece(self.geometry.leaf_of(chunk)), Class::Demand, since);
+            }
+            self.start_missing(now, piece, Class::Demand, since);
+        }
+    }
+
+    /// Leaf pages without which chunks that are under way cannot be verified.
+    fn start_leaves(&mut self, now: Instant) {
+        for index in 0..self.transfers.len() {
+            let row = *self.transfers.at(index);
+            if !row.is_live() {
+                continue;
+            }
+            if let Some(Piece::Chunk(chunk)) = self.geometry.piece(row.piece_number()).map(|p| self.geometry.kind(p)) {
+                let leaf = self.geometry.leaf_piece(self.geometry.leaf_of(chunk));
+                self.start_missing(now, leaf, row.class, row.urgent_since);
+            }
+        }
+    }
+
+    /// Asks a second peer for what a guest has waited too long for.
+    fn start_hedges(&mut self, now: Instant) {
+        for index in 0..self.transfers.len() {
+            let row = *self.transfers.at(index);
+            if now < self.hedge_at(index) {
+                continue;
+            }
+            let Some(piece) = self.geometry.piece(row.piece_number()) else { continue };
+            if self.start(now, piece, Class::Demand, row.urgent_since, Some(row.peer)) {
+                self.stats.hedges += 1;
+                self.transfers.at_mut(index).hedged = true;
+                if let Some(second) = self.transfers.last_of(piece) {
+                    self.transfers.at_mut(second).hedged = true;
+                }
+            }
+        }
+    }
+
+    /// When the row is to be hedged: never, unless a guest waits for it.
+    fn hedge_at(&self, index: usize) -> Instant {
+        let row = self.transfers.at(index);
+        if row.class != Class::Demand || !row.is_waiting() || row.hedged {
+            return Instant::NEVER;
+        }
+        let expected = self.peers.get(row.peer).map_or(Duration::ZERO, |link| self.expected(link));
+        row.started.max(row.urgent_since) + self.config.tuning.hedge.max(expected.times(2))
+    }
+
+    /// How long a piece asked of this peer now is expected to take.
+    fn expected(&self, link: &PeerRow) -> Duration {
+        let queued = (u64::from(link.in_flight) + 1) * u64::from(self.mean_bytes);
+        link.rtt + Duration::from_micros(queued.saturating_mul(1_000_000).checked_div(link.bytes_per_sec).unwrap_or(0))
+    }
+
+    fn start_prefetches(&mut self, now: Instant) {
+        let most = usize::from(self.config.tuning.prefetches);
+        while now >= self.store_full_until && self.transfers.count(Class::Prefetch) < most {
+            let mut window = core::mem::take(&mut self.forecast);
+            window.clear();
+            let held = Bits::new(self.own.held, self.geometry.piece_count());
+            let flight = Bits::new(self.own.flight, self.geometry.piece_count());
+            self.predictor.forecast(now, &ChunkView::new(self.geometry, held, flight), &mut window);
+            let mut started = false;
+            for _ in 0..TRIES_MAX {
+                let Some(index) = self.order.pick(now, &window, &self.peers, &mut self.rng) else { break };
+                if index >= window.len() {
+                    break;
+                }
+                let piece = self.geometry.chunk_piece(window.remove(index).chunk);
+                started = self.start(now, piece, Class::Prefetch, Instant::NEVER, None);
+                if started {
+                    break;
+                }
+            }
+            self.forecast = window;
+            if !started {
+                return;
+            }
+            self.start_leaves(now);
+        }
+    }
+
+    fn start_fills(&mut self, now: Instant) {
+        let touched = u64::from(self.touched_count) * 100;
+        let rate = match self.config.fill {
+            Fill::Off => return,
+            Fill::Auto if touched <= u64::from(self.geometry.chunk_count()) * FILL_AUTO_PERCENT => return,
+            Fill::Auto => u64::MAX,
+            Fill::Rate(bytes_per_sec) => bytes_per_sec.max(1),
+        };
+        if !self.demands.is_empty() || now < self.store_full_until {
+            return;
+        }
+        let most = usize::from(self.config.tuning.fills);
+        for _ in 0..FILL_TRIES_MAX {
+            if now < self.fill_at || self.transfers.count(Class::Fill) >= most {
+                return;
+            }
+            let held = Bits::new(self.own.held, self.geometry.piece_count());
+            let Some(number) = held.next(self.fill_next, false).or_else(|| held.next(0, false)) else { return };
+            self.fill_next = number + 1;
+            let Some(piece) = self.geometry.piece(number) else { return };
+            if !bitmap_get(self.own.flight, piece) && self.start(now, piece, Class::Fill, Instant::NEVER, None) {
+                let pause = u64::from(self.mean_bytes).saturating_mul(1_000_000) / rate;
+                self.fill_at = self.fill_at.max(now) + Duration::from_micros(pause);
+            }
+        }
+    }
+
+    fn start_missing(&mut self, now: Instant, piece: PieceIndex, class: Class, since: Instant) {
+        if !self.holds(piece) && !bitmap_get(self.own.flight, piece) {
+            self.start(now, piece, class, since, None);
+        }
+    }
+
+    /// Begins a fetch, if there is a peer to ask other than `but` and a row to note it in.
+    fn start(&mut self, now: Instant, piece: PieceIndex, class: Class, since: Instant, but: Option<PeerId>) -> bool {
+        if !self.transfers.has_room() {
+            return false;
+        }
+        let Some((peer, insist)) = self.choose(now, piece, class, but) else { return false };
+        let Some(index) = self.transfers.take(piece) else { return false };
+        bitmap::assign(self.own.flight, piece.get(), true);
+        let Some(link) = self.peers.get_mut(peer) else { return false };
+        let queued = link.in_flight;
+        link.in_flight += 1;
+        link.bulk += u16::from(class != Class::Demand);
+        let row = self.transfers.at_mut(index);
+        row.peer = peer;
+        row.class = class;
+        row.guessed = class == Class::Prefetch;
+        row.insist = insist;
+        row.queued = queued;
+        row.started = now;
+        row.urgent_since = since;
+        true
+    }
+
+    /// Whom to ask for a piece, and whether that seed is not to redirect.
+    fn choose(&mut self, now: Instant, piece: PieceIndex, class: Class, but: Option<PeerId>) -> Option<(PeerId, bool)> {
+        let hint = self.hints.find(piece).copied();
+        let spare_seeds = hint.is_some_and(|hint| now < hint.until);
+        let mut candidates: heapless::Vec<Candidate, CANDIDATES_MAX> = heapless::Vec::new();
+        let count = self.peers.len();
+        let start = self.rng.below(count as u32) as usize;
+        for index in (start..count).chain(0..start) {
+            let (link, id) = (self.peers.at(index), self.peers.id(index));
+            let promised = spare_seeds && hint.is_some_and(|hint| hint.node == link.node);
+            let has = promised || self.peers.had(index).get(piece.get());
+            let spared = link.role == Role::Seed && spare_seeds;
+            if link.is_open() && has && !spared && Some(id) != but && self.may_ask(now, link, class) {
+                let candidate = Candidate {
+                    peer: id,
+                    role: link.role,
+                    rtt: link.rtt,
+                    bytes_per_sec: link.bytes_per_sec,
+                    in_flight: link.in_flight,
+                    failures: link.failures,
+                };
+                if candidates.push(candidate).is_err() {
+                    break;
+                }
+            }
+        }
+        let want = Want { piece, class, bytes: self.mean_bytes };
+        let chosen = candidates.get(self.selector.choose(now, want, &candidates, &mut self.rng)?)?;
+        Some((chosen.peer, hint.is_some() && chosen.role == Role::Seed))
+    }
+
+    fn may_ask(&self, now: Instant, link: &PeerRow, class: Class) -> bool {
+        let tuning = &self.config.tuning;
+        let bulk_max = if link.role == Role::Seed { tuning.prefetches_per_seed } else { tuning.prefetches_per_peer };
+        let bulk_fits = class == Class::Demand || link.bulk < bulk_max;
+        bulk_fits && link.in_flight < link.requests_max && link.busy_until <= now
+    }
+
+    /// When there will be something to do about fetches.
+    pub(super) fn fetch_deadline(&self, now: Instant) -> Instant {
+        let mut next = self.hints.next_expiry(now);
+        for (index, row) in self.transfers.iter() {
+            if row.is_waiting() {
+                next = next.min(row.started + self.config.tuning.timeout);
+                let hedge_at = self.hedge_at(index);
+                // A hedge that is due and has found nobody to ask waits for something else to happen.
+                next = if hedge_at > now { next.min(hedge_at) } else { next };
+            }
+        }
+        for later in [self.store_full_until, self.fill_at] {
+            next = if later > now { next.min(later) } else { next };
+        }
+        next
+    }
+}
+
+fn bitmap_get(words: &[u64], piece: PieceIndex) -> bool {
+    words[(piece.get() / 64) as usize] >> (piece.get() % 64) & 1 == 1
+}

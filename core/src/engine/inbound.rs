@@ -1,0 +1,279 @@
+//! What a peer's frames mean. Untrusted: every index is checked against the geometry, every size against its bound.
+//!
+//! *Invariants*: a frame is taken whole or not at all; an error is the peer's fault and ends the link.
+//! *Bounds*: a frame a call; a frame costs at most O(its pieces × the peer's requests).
+
+use super::peers::State;
+use super::transfers::Step;
+use super::Engine;
+use crate::geometry::{Piece, PieceIndex};
+use crate::ids::{Address, PeerId, SlotId};
+use crate::policy::{Order, Predictor, Selector};
+use crate::time::{Duration, Instant};
+use crate::wire::{self, BlobRange, Class, Data, Decoded, Farewell, Frame, Hello, Map, Redirect, Role, Run, WireError};
+
+/// Longest pause that a peer's Busy is allowed to ask for.
+const BUSY_MAX: Duration = Duration::from_secs(5);
+/// Shortest, so that two nodes cannot chase each other.
+const BUSY_MIN: Duration = Duration::from_millis(2);
+
+/// What [`Engine::receive`] made of the bytes.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub enum Received {
+    /// Nothing was consumed: call again with at least this many bytes.
+    NeedMore {
+        /// From the start of what was passed in.
+        bytes: usize,
+    },
+    /// A frame's head was consumed; its body, if any, follows on the link.
+    Head {
+        /// Bytes to drop from the front.
+        consumed: usize,
+        /// What follows.
+        body: Landing,
+    },
+}
+
+/// What follows a head on the link.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub enum Landing {
+    /// The next head.
+    None,
+    /// A body to read into the slot's buffer; then report `BodyLanded`.
+    Land {
+        /// Names the buffer.
+        slot: SlotId,
+        /// Its length; 0 for an all-zero chunk (`BodyLanded` is to be reported all the same).
+        bytes: u32,
+    },
+    /// A body to read and forget.
+    Discard {
+        /// Its length.
+        bytes: u32,
+    },
+}
+
+/// What a peer did wrong. The peer's fault; nothing was consumed, and the link cannot go on: close it and report
+/// `PeerClosed`.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub enum PeerError {
+    /// Bytes that are no frame.
+    Malformed(WireError),
+    /// Another version of the protocol.
+    Version(u16),
+    /// Another image.
+    Image,
+    /// A frame out of place: before `Hello`, a second `Hello`, a body that nobody asked for; or the link is closed.
+    Unexpected,
+    /// A piece, a range or a body beyond the image's bounds.
+    OutOfRange,
+    /// More requests than `Hello` allows.
+    TooMany,
+    /// It said that it goes; nobody's fault.
+    Bye(Farewell),
+}
+
+impl core::fmt::Display for PeerError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Malformed(error) => write!(f, "it sent bytes that are no frame ({error})"),
+            Self::Version(version) => {
+                write!(f, "it speaks version {version} of the protocol, this node version {}", wire::VERSION)
+            }
+            Self::Image => f.write_str("it serves another image"),
+            Self::Unexpected => f.write_str("it sent a frame out of place"),
+            Self::OutOfRange => f.write_str("it named something beyond the image's bounds"),
+            Self::TooMany => f.write_str("it asked for more at a time than it may"),
+            Self::Bye(farewell) => write!(f, "it closed the link: {farewell:?}"),
+        }
+    }
+}
+
+impl core::error::Error for PeerError {}
+
+impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
+    /// Takes one frame's head from the front of `bytes`, which came from `peer` after the preface.
+    ///
+    /// # Errors
+    /// [`PeerError`]: the peer's fault, or it said goodbye; nothing was consumed and the link must be closed.
+    pub fn receive(&mut self, now: Instant, peer: PeerId, bytes: &[u8]) -> Result<Received, PeerError> {
+        let row = self.peers.get_mut(peer).ok_or(PeerError::Unexpected)?;
+        let (state, index) = (row.state, peer.index());
+        row.last_received = now;
+        let (frame, consumed, body_bytes) = match wire::decode(bytes).map_err(PeerError::Malformed)? {
+            Decoded::NeedMore { bytes } => return Ok(Received::NeedMore { bytes }),
+            Decoded::Frame { frame, consumed, body_bytes } => (frame, consumed, body_bytes),
+        };
+        self.wake();
+        let body = match (state, frame) {
+            (State::Greeting, Frame::Hello(hello)) => {
+                self.check_hello(&hello)?;
+                self.on_hello(now, peer, &hello);
+                Landing::None
+            }
+            (State::Open, Frame::Data(data)) => self.on_data(index, &data)?,
+            (State::Open, Frame::Unknown(_)) if body_bytes > 0 => Landing::Discard { bytes: body_bytes },
+            (State::Open, frame) => {
+                self.on_frame(now, index, &frame)?;
+                Landing::None
+            }
+            (_, Frame::Bye(farewell)) => return Err(PeerError::Bye(farewell)),
+            _ => return Err(PeerError::Unexpected),
+        };
+        Ok(Received::Head { consumed, body })
+    }
+
+    fn check_hello(&self, hello: &Hello) -> Result<(), PeerError> {
+        if hello.version != wire::VERSION {
+            return Err(PeerError::Version(hello.version));
+        }
+        if hello.image != self.config.image {
+            return Err(PeerError::Image);
+        }
+        Ok(())
+    }
+
+    /// A frame without a body, on an open link.
+    fn on_frame(&mut self, now: Instant, index: usize, frame: &Frame<'_>) -> Result<(), PeerError> {
+        let peer = self.peers.id(index);
+        match frame {
+            Frame::Map(map) => self.on_map(index, map),
+            Frame::Have(pieces) => self.on_pieces(index, pieces.runs, true),
+            Frame::Lost(pieces) => self.on_pieces(index, pieces.runs, false),
+            Frame::Request(request) => self.on_request(now, index, request),
+            Frame::Cancel(run) => self.on_cancel(index, *run),
+            Frame::Busy(busy) => {
+                let pause = Duration::from_millis(u64::from(busy.retry_millis)).clamp(BUSY_MIN, BUSY_MAX);
+                self.peers.at_mut(index).busy_until = now + pause;
+                self.stats.busy_received += 1;
+                self.each(busy.run, |engine, piece| engine.on_denied(now, peer, piece.get(), None))
+            }
+            Frame::Refuse(run) => self.each(*run, |engine, piece| engine.on_refused(now, peer, piece)),
+            Frame::Redirect(redirect) => self.on_redirect(now, index, redirect),
+            Frame::Peers(peers) => self.on_peers(index, peers.addresses),
+            Frame::Offer(_) | Frame::BlobRefuse(_) | Frame::Touched(_) | Frame::Unknown(_) => Ok(()),
+            Frame::BlobRequest(range) => self.on_blob_request(index, range),
+            Frame::Ping(nonce) => {
+                self.peers.at_mut(index).pong = Some(*nonce);
+                Ok(())
+            }
+            Frame::Pong(nonce) => {
+                // The nonce is the time of the ping; a peer that makes one up fools only itself.
+                let sample = now - Instant::from_micros(*nonce);
+                if sample <= self.config.tuning.silence {
+                    self.peers.at_mut(index).sample_rtt(sample);
+                }
+                Ok(())
+            }
+            Frame::Bye(farewell) => Err(PeerError::Bye(*farewell)),
+            Frame::Hello(_) | Frame::Data(_) | Frame::Blob(_) => Err(PeerError::Unexpected),
+        }
+    }
+
+    fn each(&mut self, run: Run, mut act: impl FnMut(&mut Self, PieceIndex)) -> Result<(), PeerError> {
+        let end = run.first.checked_add(u32::from(run.count)).ok_or(PeerError::OutOfRange)?;
+        for number in run.first..end {
+            let piece = self.geometry.piece(number).ok_or(PeerError::OutOfRange)?;
+            act(self, piece);
+        }
+        Ok(())
+    }
+
+    fn on_map(&mut self, index: usize, map: &Map<'_>) -> Result<(), PeerError> {
+        let end = map.first.checked_add(map.count).ok_or(PeerError::OutOfRange)?;
+        if end > self.geometry.piece_count() {
+            return Err(PeerError::OutOfRange);
+        }
+        self.peers.note(index, map.first, map.count, false);
+        for run in wire::decode_runs(map.runs, map.first, end) {
+            let (first, count) = run.map_err(PeerError::Malformed)?;
+            self.peers.note(index, first, count, true);
+        }
+        Ok(())
+    }
+
+    fn on_pieces(&mut self, index: usize, runs: &[u8], held: bool) -> Result<(), PeerError> {
+        for run in wire::decode_runs(runs, 0, self.geometry.piece_count()) {
+            let (first, count) = run.map_err(PeerError::Malformed)?;
+            self.peers.note(index, first, count, held);
+        }
+        Ok(())
+    }
+
+    fn on_redirect(&mut self, now: Instant, index: usize, redirect: &Redirect) -> Result<(), PeerError> {
+        if self.peers.at(index).role != Role::Seed {
+            return Err(PeerError::Unexpected);
+        }
+        let peer = self.peers.id(index);
+        self.each(redirect.run, |engine, piece| engine.on_redirected(now, peer, piece, redirect))
+    }
+
+    fn on_peers(&mut self, index: usize, addresses: &[u8]) -> Result<(), PeerError> {
+        let (whole, rest) = addresses.as_chunks::<18>();
+        if !rest.is_empty() {
+            return Err(PeerError::Malformed(WireError::Malformed));
+        }
+        let from = self.peers.at(index).address;
+        for packed in whole {
+            let mut ip = [0; 16];
+            ip.copy_from_slice(&packed[..16]);
+            let address = Address { ip, port: u16::from_be_bytes([packed[16], packed[17]]) };
+            if address != from && address != self.config.listen {
+                self.contacts.add(address, false);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_blob_request(&mut self, index: usize, range: &BlobRange) -> Result<(), PeerError> {
+        let row = self.peers.at_mut(index);
+        if row.blob.is_some() {
+            return Err(PeerError::TooMany);
+        }
+        row.blob = Some(*range);
+        Ok(())
+    }
+
+    /// A body follows: it lands if its piece was asked of this peer and is still wanted.
+    fn on_data(&mut self, index: usize, data: &Data) -> Result<Landing, PeerError> {
+        let piece = self.geometry.piece(data.piece).ok_or(PeerError::OutOfRange)?;
+        let bytes_max = match self.geometry.kind(piece) {
+            Piece::Chunk(chunk) => self.geometry.chunk_len(chunk),
+            Piece::Leaf(leaf) => self.geometry.leaf_bytes(leaf),
+        };
+        if data.bytes > bytes_max {
+            return Err(PeerError::OutOfRange);
+        }
+        let peer = self.peers.id(index);
+        let row = self.peers.at_mut(index);
+        match row.role {
+            Role::Seed => self.stats.fetched_seed_bytes += u64::from(data.bytes),
+            Role::Node => self.stats.fetched_peer_bytes += u64::from(data.bytes),
+        }
+        let Some(slot) = self.transfers.waiting(peer, data.piece) else {
+            return self.late_body(index, peer, data);
+        };
+        self.leave_waiting(slot);
+        let row = self.transfers.at_mut(slot);
+        row.step = Step::Landing;
+        row.bytes = data.bytes;
+        self.stats.prefetched_bytes += u64::from(if row.guessed { data.bytes } else { 0 });
+        if row.class != Class::Demand || data.bytes > 0 {
+            self.mean_bytes = (self.mean_bytes / 8 * 7 + data.bytes / 8).max(1024);
+        }
+        Ok(Landing::Land { slot: self.transfers.id(slot), bytes: data.bytes })
+    }
+
+    /// The answer to a request that has been taken back, or is about to be.
+    fn late_body(&mut self, index: usize, peer: PeerId, data: &Data) -> Result<Landing, PeerError> {
+        let unsent_cancel = self.transfers.cancelling(peer, data.piece);
+        let row = self.peers.at_mut(index);
+        match unsent_cancel {
+            Some(slot) => self.free_transfer(slot),
+            None if row.late_bodies > 0 => row.late_bodies -= 1,
+            None => return Err(PeerError::Unexpected),
+        }
+        self.stats.discarded_bytes += u64::from(data.bytes);
+        Ok(Landing::Discard { bytes: data.bytes })
+    }
+}

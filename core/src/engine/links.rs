@@ -1,0 +1,421 @@
+//! Whom to link with, and what each peer is to be told besides answers: hello, what is held, whom we know, pings.
+//!
+//! *Invariants*: a frame is made only when the link takes bytes; between two nodes one link lasts, that which the lesser
+//! node name dialled. *Units*: microseconds. *Bounds*: a frame a call; telling costs O(changes) for a batch.
+
+use super::event::{Action, BlobKind, Body, Reason};
+use super::peers::State;
+use super::{Engine, PeerRow};
+use crate::bitmap::Bits;
+use crate::geometry::ChunkIndex;
+use crate::ids::{Address, NodeId, PeerId};
+use crate::policy::{Order, Predictor, Selector};
+use crate::time::{Duration, Instant};
+use crate::wire::{self, Farewell, Frame, Hello, Map, Offer, Pieces, Role, RunsEncoder};
+
+/// Bytes of coded runs in one frame.
+const RUNS_BYTES_MAX: usize = 1100;
+/// Changes announced in one frame.
+const CHANGES_MAX: usize = 256;
+/// Addresses told in one frame.
+const ADDRESSES_MAX: usize = 32;
+const ADDRESS_BYTES: usize = 18;
+/// How often a peer is told of new addresses.
+const CONTACTS_PAUSE: Duration = Duration::from_secs(2);
+
+/// A link as a person would want to see it.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// The link.
+    pub peer: PeerId,
+    /// The node at its other end.
+    pub node: NodeId,
+    /// Where that listens.
+    pub address: Address,
+    /// Seed or node.
+    pub role: Role,
+    /// Round trip.
+    pub rtt: Duration,
+    /// What it has sent us lately, in bytes a second; 0 if not known.
+    pub bytes_per_sec: u64,
+    /// How many pieces it holds.
+    pub pieces: u32,
+    /// Pieces asked of it and not yet here.
+    pub in_flight: u16,
+    /// Pieces that it has asked for and not yet been sent.
+    pub uploads: u16,
+}
+
+impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
+    /// A link has come in from `address`; `credit_bytes` may be sent at once. `None`: there is no room, close it.
+    pub fn admit(&mut self, now: Instant, address: Address, credit_bytes: u32) -> Option<PeerId> {
+        self.wake();
+        let peer = self.peers.take(State::Greeting)?;
+        let row = self.peers.at_mut(peer.index());
+        row.inbound = true;
+        row.address = address;
+        row.credit_bytes = i64::from(credit_bytes);
+        row.last_received = now;
+        Some(peer)
+    }
+
+    /// The links that are open.
+    pub fn peers(&self) -> impl Iterator<Item = PeerStatus> + '_ {
+        self.peers.open().map(|(index, row)| PeerStatus {
+            peer: self.peers.id(index),
+            node: row.node,
+            address: row.address,
+            role: row.role,
+            rtt: row.rtt,
+            bytes_per_sec: row.bytes_per_sec,
+            pieces: self.peers.had(index).count(),
+            in_flight: row.in_flight,
+            uploads: row.uploads,
+        })
+    }
+
+    pub(super) fn on_opened(&mut self, now: Instant, peer: PeerId, credit_bytes: u32) {
+        let Some(row) = self.peers.get_mut(peer).filter(|row| row.state == State::Dialing) else {
+            return self.count_stale(false);
+        };
+        row.state = State::Greeting;
+        row.credit_bytes = i64::from(credit_bytes);
+        row.last_received = now;
+    }
+
+    /// The peer has introduced itself (version and image are right).
+    pub(super) fn on_hello(&mut self, now: Instant, peer: PeerId, hello: &Hello) {
+        if hello.node == self.config.node {
+            self.contacts.barred(peer);
+            return self.close(peer, Farewell::Duplicate, Reason::Duplicate);
+        }
+        if let Some(other) = self.peers.by_node(hello.node) {
+            let other = self.peers.id(other);
+            let loser = if self.keeps_new(peer, other, hello.node) { other } else { peer };
+            self.close(loser, Farewell::Duplicate, Reason::Duplicate);
+            if loser == peer {
+                return;
+            }
+        }
+        let change_next = self.changes.next();
+        let Some(row) = self.peers.get_mut(peer) else { return };
+        row.state = State::Open;
+        row.role = hello.role;
+        row.node = hello.node;
+        row.requests_max = hello.requests_max.max(1);
+        row.change_next = change_next;
+        row.ping_due = now;
+        row.contacts_due = now;
+        if row.inbound {
+            let seen = row.address.ip;
+            let ip = if hello.listen.ip == [0; 16] { seen } else { hello.listen.ip };
+            row.address = if hello.listen.is_dialable() { Address { ip, ..hello.listen } } else { Address::NONE };
+            let address = row.address;
+            self.contacts.add(address, hello.role == Role::Seed);
+            self.contacts.linked(address, peer);
+        }
+        self.contacts.answered(peer);
+    }
+
+    /// Of two links to one node the one stays that the lesser name dialled; of two alike, the new one.
+    fn keeps_new(&self, new: PeerId, old: PeerId, node: NodeId) -> bool {
+        let dialler = |peer: PeerId| if self.peers.at(peer.index()).inbound { node } else { self.config.node };
+        dialler(new) <= dialler(old)
+    }
+
+    /// Closes a link: says why, then hangs up.
+    pub(super) fn close(&mut self, peer: PeerId, farewell: Farewell, reason: Reason) {
+        if let Some(row) = self.peers.get_mut(peer) {
+            row.state = State::Closing(farewell, reason);
+        }
+    }
+
+    pub(super) fn close_silent(&mut self, now: Instant) {
+        for index in 0..self.peers.len() {
+            let row = self.peers.at(index);
+            let up = matches!(row.state, State::Greeting | State::Open);
+            if up && now >= row.last_received + self.config.tuning.silence {
+                self.close(self.peers.id(index), Farewell::Leaving, Reason::Silent);
+            }
+        }
+    }
+
+    /// What has changed is to be announced within a batch's time.
+    pub(super) fn changes_due(&mut self, now: Instant) {
+        let due = now + self.config.tuning.batch;
+        for index in 0..self.peers.len() {
+            let row = self.peers.at_mut(index);
+            if row.is_open() {
+                row.changes_due = row.changes_due.min(due);
+            }
+        }
+    }
+
+    /// Hands a frame over for a peer.
+    pub(super) fn transmit(
+        &mut self,
+        now: Instant,
+        index: usize,
+        frame: &Frame<'_>,
+        body: Option<(Body, u32)>,
+        head: &mut [u8],
+    ) -> Option<Action> {
+        let head_bytes = wire::encode(frame, head).ok()? as u16;
+        let body_bytes = body.map_or(0, |(_, bytes)| bytes);
+        self.peers.handed_over(now, index, u32::from(head_bytes) + body_bytes, self.config.tuning.ping);
+        let peer = self.peers.id(index);
+        Some(Action::Transmit { peer, head_bytes, body: body.map(|(body, _)| body) })
+    }
+
+    /// Links to make or to close, and what the peers are to be told.
+    pub(super) fn poll_links(&mut self, now: Instant, head: &mut [u8]) -> Option<Action> {
+        for index in 0..self.peers.len() {
+            let row = *self.peers.at(index);
+            let action = match row.state {
+                State::Closing(farewell, reason) => self.poll_closing(now, index, farewell, reason, head),
+                State::ToDial => {
+                    self.peers.at_mut(index).state = State::Dialing;
+                    Some(Action::Dial { peer: self.peers.id(index), address: row.address })
+                }
+                State::Greeting | State::Open if row.takes_bytes() => self.poll_peer(now, index, &row, head),
+                _ => None,
+            };
+            if action.is_some() {
+                return action;
+            }
+        }
+        self.poll_dial(now)
+    }
+
+    fn poll_closing(
+        &mut self,
+        now: Instant,
+        index: usize,
+        farewell: Farewell,
+        reason: Reason,
+        head: &mut [u8],
+    ) -> Option<Action> {
+        let peer = self.peers.id(index);
+        let row = self.peers.at_mut(index);
+        if row.hello_sent && row.takes_bytes() {
+            // The farewell is the last frame; then the row is no longer able to take any.
+            row.hello_sent = false;
+            return self.transmit(now, index, &Frame::Bye(farewell), None, head);
+        }
+        self.drop_peer(now, peer);
+        Some(Action::Hangup { peer, reason })
+    }
+
+    fn poll_dial(&mut self, now: Instant) -> Option<Action> {
+        let address = self.contacts.next_to_dial(now, self.wants_links())?;
+        let peer = self.peers.take(State::Dialing)?;
+        self.peers.at_mut(peer.index()).address = address;
+        self.contacts.linked(address, peer);
+        Some(Action::Dial { peer, address })
+    }
+
+    /// Whether nodes are to be dialled; seeds always are, if there is room.
+    fn wants_links(&self) -> bool {
+        self.config.role == Role::Node && self.peers.in_use() < usize::from(self.config.tuning.links)
+    }
+
+    fn poll_peer(&mut self, now: Instant, index: usize, row: &PeerRow, head: &mut [u8]) -> Option<Action> {
+        if !row.hello_sent {
+            self.peers.at_mut(index).hello_sent = true;
+            let hello = Hello {
+                version: wire::VERSION,
+                features: 0,
+                image: self.config.image,
+                node: self.config.node,
+                listen: self.config.listen,
+                role: self.config.role,
+                requests_max: self.config.limits.requests_per_peer,
+            };
+            return self.transmit(now, index, &Frame::Hello(hello), None, head);
+        }
+        if !row.is_open() {
+            return None;
+        }
+        if let Some(nonce) = row.pong {
+            self.peers.at_mut(index).pong = None;
+            return self.transmit(now, index, &Frame::Pong(nonce), None, head);
+        }
+        if row.blob.is_some() {
+            return self.poll_blob(now, index, head);
+        }
+        if row.offers_sent == 0 {
+            self.peers.at_mut(index).offers_sent = 1;
+            if let Some(profile) = self.config.profile {
+                let offer = Offer { kind: 1, digest: profile.digest, bytes: profile.bytes };
+                return self.transmit(now, index, &Frame::Offer(offer), None, head);
+            }
+        }
+        if now >= row.ping_due {
+            self.peers.at_mut(index).ping_due = now + self.config.tuning.ping;
+            return self.transmit(now, index, &Frame::Ping(now.as_micros()), None, head);
+        }
+        if now >= row.contacts_due && row.contacts_seen != self.contacts.version() {
+            return self.poll_contacts(now, index, head);
+        }
+        self.poll_holdings(now, index, row, head)
+    }
+
+    fn poll_blob(&mut self, now: Instant, index: usize, head: &mut [u8]) -> Option<Action> {
+        let mut range = self.peers.at_mut(index).blob.take()?;
+        let profile = self.config.profile.filter(|profile| profile.digest == range.digest);
+        let (kind, total_bytes) = if range.digest == self.config.image {
+            (BlobKind::Manifest, self.config.manifest_bytes)
+        } else if let Some(profile) = profile {
+            (BlobKind::Profile, profile.bytes)
+        } else {
+            return self.transmit(now, index, &Frame::BlobRefuse(range.digest), None, head);
+        };
+        range.total_bytes = total_bytes;
+        range.offset = range.offset.min(total_bytes);
+        range.bytes = range.bytes.min(total_bytes - range.offset).min(wire::BODY_BYTES_MAX);
+        let body = Body::Blob { kind, offset: range.offset, bytes: range.bytes };
+        self.transmit(now, index, &Frame::Blob(range), Some((body, range.bytes)), head)
+    }
+
+    fn poll_contacts(&mut self, now: Instant, index: usize, head: &mut [u8]) -> Option<Action> {
+        let start = self.rng.below(u32::MAX);
+        let version = self.contacts.version();
+        let row = self.peers.at_mut(index);
+        row.contacts_seen = version;
+        row.contacts_due = now + CONTACTS_PAUSE;
+        let own = row.address;
+        let mut packed: heapless::Vec<u8, { ADDRESSES_MAX * ADDRESS_BYTES }> = heapless::Vec::new();
+        for address in self.contacts.good(start).filter(|address| *address != own).take(ADDRESSES_MAX) {
+            let whole = packed.extend_from_slice(&address.ip).is_ok()
+                && packed.extend_from_slice(&address.port.to_be_bytes()).is_ok();
+            debug_assert!(whole, "there is room for ADDRESSES_MAX");
+        }
+        if packed.is_empty() {
+            return None;
+        }
+        self.transmit(now, index, &Frame::Peers(wire::Peers { addresses: &packed }), None, head)
+    }
+
+    /// The map at first, then changes in batches. A seed needs neither: it never asks.
+    fn poll_holdings(&mut self, now: Instant, index: usize, row: &PeerRow, head: &mut [u8]) -> Option<Action> {
+        if row.role == Role::Seed {
+            return None;
+        }
+        let pieces = self.geometry.piece_count();
+        if row.map_next < pieces {
+            return self.poll_map(now, index, row.map_next, head);
+        }
+        if now < row.changes_due {
+            return None;
+        }
+        if !self.changes.reaches(row.change_next) {
+            let change_next = self.changes.next();
+            let row = self.peers.at_mut(index);
+            row.change_next = change_next;
+            row.map_next = 0;
+            return self.poll_map(now, index, 0, head);
+        }
+        self.poll_changes(now, index, head)
+    }
+
+    fn poll_map(&mut self, now: Instant, index: usize, first: u32, head: &mut [u8]) -> Option<Action> {
+        let pieces = self.geometry.piece_count();
+        let held = Bits::new(self.own.held, pieces);
+        let nothing = first == 0 && held.next(0, true).is_none() && self.peers.had(index).count() == 0;
+        let mut buffer = [0; RUNS_BYTES_MAX];
+        let mut encoder = RunsEncoder::new(&mut buffer);
+        let mut covered = pieces;
+        for (start, count) in held.runs(first) {
+            if encoder.push(start - first, count).is_err() {
+                covered = start;
+                break;
+            }
+        }
+        let length = encoder.finish();
+        self.peers.at_mut(index).map_next = covered;
+        if nothing {
+            return None;
+        }
+        let map = Map { first, count: covered - first, runs: &buffer[..length] };
+        self.transmit(now, index, &Frame::Map(map), None, head)
+    }
+
+    /// One frame of changes, all come or all gone, without those that the peer needs not hear of.
+    fn poll_changes(&mut self, now: Instant, index: usize, head: &mut [u8]) -> Option<Action> {
+        let mut pieces: heapless::Vec<u32, CHANGES_MAX> = heapless::Vec::new();
+        let mut number = self.peers.at(index).change_next;
+        let mut kind = true;
+        while number < self.changes.next() && !pieces.is_full() {
+            let (piece, held) = self.changes.get(number);
+            if !pieces.is_empty() && held != kind {
+                break;
+            }
+            let known = held && self.peers.had(index).get(piece);
+            // A piece that has come and gone since is announced by its last change alone.
+            let current = Bits::new(self.own.held, self.geometry.piece_count()).get(piece) == held;
+            if !known && current && !pieces.contains(&piece) && pieces.push(piece).is_ok() {
+                kind = held;
+            }
+            number += 1;
+        }
+        let row = self.peers.at_mut(index);
+        row.change_next = number;
+        if number == self.changes.next() {
+            row.changes_due = Instant::NEVER;
+        }
+        if pieces.is_empty() {
+            return None;
+        }
+        pieces.sort_unstable();
+        let mut buffer = [0; RUNS_BYTES_MAX + 512];
+        let mut encoder = RunsEncoder::new(&mut buffer);
+        for piece in pieces {
+            // Cannot fail: a run takes at most 4 bytes here but for the first, and there are at most 256.
+            if encoder.push(piece, 1).is_err() {
+                break;
+            }
+        }
+        let length = encoder.finish();
+        let runs = Pieces { runs: &buffer[..length] };
+        let frame = if kind { Frame::Have(runs) } else { Frame::Lost(runs) };
+        self.transmit(now, index, &frame, None, head)
+    }
+
+    /// When there will be something to do about links.
+    pub(super) fn link_deadline(&self, now: Instant) -> Instant {
+        let mut next = if self.peers.in_use() < self.peers.len() {
+            self.contacts.next_retry(self.wants_links())
+        } else {
+            Instant::NEVER
+        };
+        for index in 0..self.peers.len() {
+            let row = self.peers.at(index);
+            if matches!(row.state, State::Greeting | State::Open) {
+                next = next.min(row.last_received + self.config.tuning.silence);
+            }
+            if row.is_open() && row.takes_bytes() {
+                next = next.min(row.ping_due);
+                if row.role == Role::Node {
+                    next = next.min(row.changes_due);
+                }
+                if row.contacts_seen != self.contacts.version() {
+                    next = next.min(row.contacts_due);
+                }
+            }
+            if row.busy_until > now {
+                next = next.min(row.busy_until);
+            }
+        }
+        next
+    }
+
+    /// The earliest time at which anything is to be done.
+    pub(super) fn next_deadline(&self, now: Instant) -> Instant {
+        self.link_deadline(now).min(self.fetch_deadline(now))
+    }
+
+    /// The chunks that guests have touched, as bits.
+    pub fn touched(&self, chunk: ChunkIndex) -> bool {
+        Bits::new(self.own.touched, self.geometry.chunk_count()).get(chunk.get())
+    }
+}

@@ -1,0 +1,232 @@
+//! Whom to answer next, and how: others' demand before others' prefetch before others' fill, fair between peers.
+//!
+//! *Invariants*: every request is answered, by the piece, Busy, Refuse or Redirect, unless it is taken back or the link
+//! ends. *Units*: bytes, milliseconds. *Bounds*: a queue of `Limits::requests_per_peer` a peer; two loads a peer.
+
+use super::event::{Action, Body};
+use super::transfers::Step;
+use super::uploads::Answer;
+use super::{Engine, PeerError};
+use crate::geometry::PieceIndex;
+use crate::ids::UploadId;
+use crate::policy::{Order, Predictor, Selector};
+use crate::time::{Duration, Instant};
+use crate::wire::{Busy, Class, Data, Frame, Redirect, Request, Role, Run};
+
+/// Loads a peer: one on the wire, one ready to follow.
+const LOADS_MAX: u16 = 2;
+/// How long a seed takes for granted that whom it served still has the piece.
+const SERVED_FOR: Duration = Duration::from_secs(60);
+/// What a queued piece is taken to last, in milliseconds, when a peer is told when to ask again.
+const BUSY_MILLIS_EACH: u32 = 5;
+const BUSY_MILLIS_MAX: u32 = 500;
+
+impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
+    /// A peer asks for pieces, or more urgently for some that it has asked for.
+    pub(super) fn on_request(&mut self, now: Instant, index: usize, request: &Request) -> Result<(), PeerError> {
+        for number in self.check_run(request.run)? {
+            let Some(piece) = self.geometry.piece(number) else { return Err(PeerError::OutOfRange) };
+            let known = self.uploads.of_peer(index).find(|(_, row)| row.piece == number).map(|(row, _)| row);
+            if let Some(row) = known {
+                let row = self.uploads.at_mut(row);
+                row.class = row.class.min(request.class);
+                continue;
+            }
+            if request.raise {
+                continue;
+            }
+            let answer = self.decide(now, index, piece, request);
+            self.uploads.add(index, number, request.class, answer).ok_or(PeerError::TooMany)?;
+            self.peers.at_mut(index).uploads += 1;
+            match answer {
+                Answer::Queued if self.config.role == Role::Seed => {
+                    self.served.note(now, piece, self.peers.id(index));
+                }
+                Answer::Busy(_) => self.stats.busy_sent += 1,
+                Answer::Redirect(..) => self.stats.redirects_sent += 1,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The numbers of a run's pieces, if it lies within the image and is not longer than may be asked at once.
+    pub(super) fn check_run(&self, run: Run) -> Result<core::ops::Range<u32>, PeerError> {
+        let end = run.first.checked_add(u32::from(run.count)).ok_or(PeerError::OutOfRange)?;
+        if run.count == 0 || end > self.geometry.piece_count() {
+            return Err(PeerError::OutOfRange);
+        }
+        if run.count > self.config.limits.requests_per_peer {
+            return Err(PeerError::TooMany);
+        }
+        Ok(run.first..end)
+    }
+
+    fn decide(&self, now: Instant, index: usize, piece: PieceIndex, request: &Request) -> Answer {
+        if !self.holds(piece) {
+            return if self.promises(piece) { Answer::Queued } else { Answer::Refuse };
+        }
+        let queued: u32 = (0..self.peers.len()).map(|peer| u32::from(self.peers.at(peer).uploads)).sum();
+        if self.config.role == Role::Seed {
+            let spare = request.class == Class::Demand && queued == 0;
+            return match self.redirect(now, index, piece) {
+                Some(answer) if !request.insist && !spare => answer,
+                _ => Answer::Queued,
+            };
+        }
+        if request.class != Class::Demand && queued >= u32::from(self.config.tuning.queue) {
+            return Answer::Busy((queued * BUSY_MILLIS_EACH).min(BUSY_MILLIS_MAX) as u16);
+        }
+        Answer::Queued
+    }
+
+    /// Whether a piece that is not held will be soon. Only what comes from a seed is promised, so that no two nodes wait
+    /// for each other.
+    fn promises(&self, piece: PieceIndex) -> bool {
+        self.transfers.of_piece(piece).is_some_and(|index| {
+            let row = self.transfers.at(index);
+            let arrived = !row.is_waiting() && row.step != Step::Landing;
+            arrived || self.peers.get(row.peer).is_some_and(|link| link.role == Role::Seed)
+        })
+    }
+
+    /// Who else has got the piece from this seed lately.
+    fn redirect(&self, now: Instant, index: usize, piece: PieceIndex) -> Option<Answer> {
+        let (peer, at) = self.served.last(piece)?;
+        let link = self.peers.get(peer).filter(|link| link.is_open() && link.address.is_dialable())?;
+        (peer != self.peers.id(index) && now - at < SERVED_FOR).then_some(Answer::Redirect(link.node, link.address))
+    }
+
+    /// A peer takes requests back.
+    pub(super) fn on_cancel(&mut self, index: usize, run: Run) -> Result<(), PeerError> {
+        for number in self.check_run(run)? {
+            let found = self.uploads.of_peer(index).find(|(_, row)| row.piece == number).map(|(row, _)| row);
+            if let Some(row) = found {
+                self.free_upload(row);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_loaded(&mut self, upload: UploadId, bytes: u32) {
+        let found = self.uploads.find(upload).filter(|row| self.uploads.at(*row).answer == Answer::Loading);
+        self.count_stale(found.is_some());
+        if let Some(row) = found {
+            self.uploads.at_mut(row).answer = Answer::Loaded(bytes);
+        }
+    }
+
+    /// A piece is gone: whoever asked for it is told.
+    pub(super) fn refuse_uploads_of(&mut self, piece: PieceIndex) {
+        for index in 0..self.peers.len() {
+            if self.peers.at(index).uploads == 0 {
+                continue;
+            }
+            let found = self.uploads.of_peer(index).find(|(_, row)| row.piece == piece.get()).map(|(row, _)| row);
+            if let Some(row) = found {
+                self.unload(row);
+                self.uploads.at_mut(row).answer = Answer::Refuse;
+            }
+        }
+    }
+
+    /// Forgets all that a peer has asked for.
+    pub(super) fn drop_uploads(&mut self, index: usize) {
+        while let Some((row, _)) = self.uploads.of_peer(index).next() {
+            self.free_upload(row);
+        }
+    }
+
+    fn free_upload(&mut self, row: usize) {
+        self.unload(row);
+        let index = self.uploads.peer_index(row);
+        self.peers.at_mut(index).uploads -= 1;
+        self.uploads.free(row);
+    }
+
+    /// The row is no longer among those that the host loads.
+    fn unload(&mut self, row: usize) {
+        if matches!(self.uploads.at(row).answer, Answer::Loading | Answer::Loaded(_)) {
+            let index = self.uploads.peer_index(row);
+            self.peers.at_mut(index).loads -= 1;
+        }
+    }
+
+    /// Answers to send, the most urgent first; short ones before bodies.
+    pub(super) fn poll_uploads(&mut self, now: Instant, head: &mut [u8]) -> Option<Action> {
+        let mut best: Option<((Class, Instant, u64), usize)> = None;
+        let full = self.peers.unsent_bytes() >= u64::from(self.config.unsent_bytes_max);
+        for index in 0..self.peers.len() {
+            let link = *self.peers.at(index);
+            if link.uploads == 0 || !link.is_open() || !link.takes_bytes() {
+                continue;
+            }
+            for (row, upload) in self.uploads.of_peer(index) {
+                let number = upload.piece;
+                let ready = match upload.answer {
+                    Answer::Loaded(_) => !full,
+                    Answer::Queued => !full && link.loads < LOADS_MAX && self.held().get(number),
+                    Answer::Busy(_) | Answer::Refuse | Answer::Redirect(..) => {
+                        return self.send_denial(now, index, row, head);
+                    }
+                    Answer::Free | Answer::Loading => false,
+                };
+                let key = (upload.class, link.last_served, upload.number);
+                if ready && best.is_none_or(|(least, _)| key < least) {
+                    best = Some((key, row));
+                }
+            }
+            self.refuse_broken_promise(index);
+        }
+        let (_, row) = best?;
+        match self.uploads.at(row).answer {
+            Answer::Loaded(bytes) => self.send_piece(now, row, bytes, head),
+            _ => self.load(row),
+        }
+    }
+
+    /// A request waits for a piece that will not come after all: it is refused at the next poll.
+    fn refuse_broken_promise(&mut self, index: usize) {
+        let broken = |number: u32| {
+            let piece = self.geometry.piece(number)?;
+            Some(!self.holds(piece) && !self.promises(piece))
+        };
+        let mut rows = self.uploads.of_peer(index).filter(|(_, row)| row.answer == Answer::Queued);
+        let found = rows.find(|(_, row)| broken(row.piece) == Some(true)).map(|(row, _)| row);
+        if let Some(row) = found {
+            self.uploads.at_mut(row).answer = Answer::Refuse;
+            self.look_for_work = true;
+        }
+    }
+
+    fn load(&mut self, row: usize) -> Option<Action> {
+        let piece = self.geometry.piece(self.uploads.at(row).piece)?;
+        self.uploads.at_mut(row).answer = Answer::Loading;
+        let index = self.uploads.peer_index(row);
+        self.peers.at_mut(index).loads += 1;
+        Some(Action::Load { upload: self.uploads.id(row), piece })
+    }
+
+    fn send_piece(&mut self, now: Instant, row: usize, bytes: u32, head: &mut [u8]) -> Option<Action> {
+        let number = self.uploads.at(row).piece;
+        let piece = self.geometry.piece(number)?;
+        let index = self.uploads.peer_index(row);
+        self.free_upload(row);
+        self.peers.at_mut(index).last_served = now;
+        self.stats.uploaded_bytes += u64::from(bytes);
+        let data = Data { piece: number, bytes };
+        self.transmit(now, index, &Frame::Data(data), Some((Body::Piece(piece), bytes)), head)
+    }
+
+    fn send_denial(&mut self, now: Instant, index: usize, row: usize, head: &mut [u8]) -> Option<Action> {
+        let upload = *self.uploads.at(row);
+        let run = Run { first: upload.piece, count: 1 };
+        let frame = match upload.answer {
+            Answer::Busy(retry_millis) => Frame::Busy(Busy { run, retry_millis }),
+            Answer::Redirect(node, address) => Frame::Redirect(Redirect { run, node, address }),
+            _ => Frame::Refuse(run),
+        };
+        self.free_upload(row);
+        self.transmit(now, index, &frame, None, head)
+    }
+}
