@@ -68,6 +68,11 @@ impl HeldWriter {
         Self { image, position: 0 }
     }
 
+    /// A writer for a log that has `record_count` whole records already, good or bad.
+    pub const fn resume(image: Digest, record_count: u32) -> Self {
+        Self { image, position: record_count }
+    }
+
     /// How many bytes the log has: where the next record belongs.
     pub const fn log_bytes(&self) -> u64 {
         HEADER_BYTES as u64 + self.position as u64 * RECORD_BYTES as u64
@@ -345,7 +350,7 @@ mod tests {
     #[test]
     fn after_a_full_disk_the_next_record_goes_over_the_torn_one() {
         let mut disk = TornDisk { bytes: log(&[(0, 5, true)]), room: HEADER_BYTES + 2 * RECORD_BYTES - 3 };
-        let mut writer = HeldWriter { image: IMAGE, position: 1 };
+        let mut writer = HeldWriter::resume(IMAGE, 1);
         assert_eq!(writer.append(&mut disk, 10, 1, Kind::Held), Err(Full));
         assert_eq!(replayed(&disk.bytes).unwrap().0, Replayed { good_count: 1, bad_count: 0, torn_bytes: 13 });
         disk.room = usize::MAX;
