@@ -3,7 +3,7 @@
 //! *Purpose*: one index space for all that is requested, verified and held: a *piece* is a chunk's payload (pieces
 //! `0..chunk_count`) or a leaf page (the pieces after it).
 //! *Invariants*: an index is minted only by the [`Geometry`] it belongs to, so it is in range.
-//! *Bounds*: chunks of 16 KiB to 1 MiB; at most 2^31 chunks.
+//! *Bounds*: chunks of 16 KiB to 1 MiB; at most 2^30 chunks.
 
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +19,7 @@ pub const CHUNK_SHIFT_MIN: u8 = 14;
 pub const CHUNK_SHIFT_MAX: u8 = 20;
 /// Chunk size by default, as a power of two: 64 KiB.
 pub const CHUNK_SHIFT_DEFAULT: u8 = 16;
-const CHUNK_COUNT_MAX: u64 = 1 << 31;
+const CHUNK_COUNT_MAX: u64 = 1 << 30;
 
 /// The index of a chunk, in image order.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -57,7 +57,7 @@ impl Geometry {
     /// An image of `image_bytes` bytes in chunks of `1 << chunk_shift` bytes; the last may be shorter.
     ///
     /// # Errors
-    /// [`BadGeometry`] if the image is empty, the shift is outside 14 to 20, or there would be over 2^31 chunks.
+    /// [`BadGeometry`] if the image is empty, the shift is outside 14 to 20, or there would be over 2^30 chunks.
     pub const fn new(image_bytes: u64, chunk_shift: u8) -> Result<Self, BadGeometry> {
         if image_bytes == 0 || chunk_shift < CHUNK_SHIFT_MIN || chunk_shift > CHUNK_SHIFT_MAX {
             return Err(BadGeometry);

@@ -38,15 +38,6 @@ impl<'a> Changes<'a> {
         self.next += 1;
     }
 
-    /// Notes that a run of pieces came. One longer than the log makes all peers fall behind it.
-    pub(super) fn push_run(&mut self, run: core::ops::Range<u32>) {
-        if run.len() > self.rows.len() {
-            self.next += run.len() as u64;
-        } else {
-            run.for_each(|piece| self.push(piece, true));
-        }
-    }
-
     /// Whether all changes from `number` on are still here.
     pub(super) fn reaches(&self, number: u64) -> bool {
         self.next - number <= self.rows.len() as u64

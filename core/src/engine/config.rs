@@ -284,7 +284,9 @@ pub struct Stats {
 impl core::fmt::Display for SetupError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            Self::StorageTooSmall(need) => write!(f, "the engine's storage is too small: {} bytes are needed", need.bytes()),
+            Self::StorageTooSmall(need) => {
+                write!(f, "the engine's storage is too small: {} bytes are needed", need.bytes())
+            }
             Self::Limits => f.write_str("an engine needs at least one peer, transfer, demand, contact and change"),
         }
     }

@@ -41,10 +41,6 @@ impl<'a> Demands<'a> {
         self.len == 0
     }
 
-    pub(super) fn contains(&self, piece: PieceIndex) -> bool {
-        self.position(piece).is_some()
-    }
-
     /// One more waits. False: the table is full.
     pub(super) fn add(&mut self, now: Instant, piece: PieceIndex) -> bool {
         if let Some(index) = self.position(piece) {

@@ -51,7 +51,7 @@ pub enum Event {
         chunk: ChunkIndex,
     },
     /// Pieces are held that the engine did not fetch: found in the cache at start, or chunks that a leaf page which has
-    /// just come shows to be all zero (these before the page's own `BodyStored`).
+    /// just come shows to be all zero (these before the page's own `BodyStored`). Not announced to peers one by one.
     Held {
         /// The first of the run.
         first: PieceIndex,

@@ -3,11 +3,11 @@
 //! *Invariants*: a frame is taken whole or not at all; an error is the peer's fault and ends the link.
 //! *Bounds*: a frame a call; a frame costs at most O(its pieces × the peer's requests).
 
+use super::Engine;
 use super::peers::State;
 use super::transfers::Step;
-use super::Engine;
 use crate::geometry::{Piece, PieceIndex};
-use crate::ids::{Address, PeerId, SlotId};
+use crate::ids::{PeerId, SlotId};
 use crate::policy::{Order, Predictor, Selector};
 use crate::time::{Duration, Instant};
 use crate::wire::{self, BlobRange, Class, Data, Decoded, Farewell, Frame, Hello, Map, Redirect, Role, Run, WireError};
@@ -209,15 +209,8 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     }
 
     fn on_peers(&mut self, index: usize, addresses: &[u8]) -> Result<(), PeerError> {
-        let (whole, rest) = addresses.as_chunks::<18>();
-        if !rest.is_empty() {
-            return Err(PeerError::Malformed(WireError::Malformed));
-        }
         let from = self.peers.at(index).address;
-        for packed in whole {
-            let mut ip = [0; 16];
-            ip.copy_from_slice(&packed[..16]);
-            let address = Address { ip, port: u16::from_be_bytes([packed[16], packed[17]]) };
+        for address in wire::unpack_addresses(addresses).map_err(PeerError::Malformed)? {
             if address != from && address != self.config.listen {
                 self.contacts.add(address, false);
             }

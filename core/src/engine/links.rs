@@ -11,15 +11,14 @@ use crate::geometry::ChunkIndex;
 use crate::ids::{Address, NodeId, PeerId};
 use crate::policy::{Order, Predictor, Selector};
 use crate::time::{Duration, Instant};
-use crate::wire::{self, Farewell, Frame, Hello, Map, Offer, Pieces, Role, RunsEncoder};
+use crate::wire::{self, ADDRESS_BYTES, Farewell, Frame, Hello, LIST_BYTES_MAX, Map, Offer, Pieces, Role, RunsEncoder};
 
-/// Bytes of coded runs in one frame.
-const RUNS_BYTES_MAX: usize = 1100;
-/// Changes announced in one frame.
-const CHANGES_MAX: usize = 256;
+/// Changes announced in one frame: a run takes at most 6 bytes.
+const CHANGES_MAX: usize = 192;
 /// Addresses told in one frame.
-const ADDRESSES_MAX: usize = 32;
-const ADDRESS_BYTES: usize = 18;
+const CONTACTS_MAX: usize = 32;
+/// With so many peers a batch takes twice as long as with none.
+const BATCH_PEERS: u64 = 16;
 /// How often a peer is told of new addresses.
 const CONTACTS_PAUSE: Duration = Duration::from_secs(2);
 
@@ -140,9 +139,10 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         }
     }
 
-    /// What has changed is to be announced within a batch's time.
+    /// What has changed is to be announced within a batch's time; more time among many, since all announce to all.
     pub(super) fn changes_due(&mut self, now: Instant) {
-        let due = now + self.config.tuning.batch;
+        let batch = self.config.tuning.batch.as_micros();
+        let due = now + Duration::from_micros(batch + batch * self.peers.open().count() as u64 / BATCH_PEERS);
         for index in 0..self.peers.len() {
             let row = self.peers.at_mut(index);
             if row.is_open() {
@@ -173,10 +173,6 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             let row = *self.peers.at(index);
             let action = match row.state {
                 State::Closing(farewell, reason) => self.poll_closing(now, index, farewell, reason, head),
-                State::ToDial => {
-                    self.peers.at_mut(index).state = State::Dialing;
-                    Some(Action::Dial { peer: self.peers.id(index), address: row.address })
-                }
                 State::Greeting | State::Open if row.takes_bytes() => self.poll_peer(now, index, &row, head),
                 _ => None,
             };
@@ -284,16 +280,13 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         row.contacts_seen = version;
         row.contacts_due = now + CONTACTS_PAUSE;
         let own = row.address;
-        let mut packed: heapless::Vec<u8, { ADDRESSES_MAX * ADDRESS_BYTES }> = heapless::Vec::new();
-        for address in self.contacts.good(start).filter(|address| *address != own).take(ADDRESSES_MAX) {
-            let whole = packed.extend_from_slice(&address.ip).is_ok()
-                && packed.extend_from_slice(&address.port.to_be_bytes()).is_ok();
-            debug_assert!(whole, "there is room for ADDRESSES_MAX");
-        }
-        if packed.is_empty() {
+        let others = self.contacts.good(start).filter(|address| *address != own).take(CONTACTS_MAX);
+        let mut packed = [0; CONTACTS_MAX * ADDRESS_BYTES];
+        let length = wire::pack_addresses(others, &mut packed);
+        if length == 0 {
             return None;
         }
-        self.transmit(now, index, &Frame::Peers(wire::Peers { addresses: &packed }), None, head)
+        self.transmit(now, index, &Frame::Peers(wire::Peers { addresses: &packed[..length] }), None, head)
     }
 
     /// The map at first, then changes in batches. A seed needs neither: it never asks.
@@ -322,11 +315,11 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         let pieces = self.geometry.piece_count();
         let held = Bits::new(self.own.held, pieces);
         let nothing = first == 0 && held.next(0, true).is_none() && self.peers.had(index).count() == 0;
-        let mut buffer = [0; RUNS_BYTES_MAX];
-        let mut encoder = RunsEncoder::new(&mut buffer);
+        let mut buffer = [0; LIST_BYTES_MAX];
+        let mut encoder = RunsEncoder::new(&mut buffer, first);
         let mut covered = pieces;
         for (start, count) in held.runs(first) {
-            if encoder.push(start - first, count).is_err() {
+            if encoder.push(start, count).is_err() {
                 covered = start;
                 break;
             }
@@ -367,13 +360,11 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             return None;
         }
         pieces.sort_unstable();
-        let mut buffer = [0; RUNS_BYTES_MAX + 512];
-        let mut encoder = RunsEncoder::new(&mut buffer);
+        let mut buffer = [0; LIST_BYTES_MAX];
+        let mut encoder = RunsEncoder::new(&mut buffer, 0);
         for piece in pieces {
-            // Cannot fail: a run takes at most 4 bytes here but for the first, and there are at most 256.
-            if encoder.push(piece, 1).is_err() {
-                break;
-            }
+            let fits = encoder.push(piece, 1).is_ok();
+            debug_assert!(fits, "CHANGES_MAX runs fit");
         }
         let length = encoder.finish();
         let runs = Pieces { runs: &buffer[..length] };

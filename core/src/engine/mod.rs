@@ -172,7 +172,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             Event::Released { chunk, .. } => self.release(self.geometry.chunk_piece(chunk)),
             Event::LeafReleased { leaf } => self.release(self.geometry.leaf_piece(leaf)),
             Event::Touched { guest, chunk } => self.touch(now, Access { guest, chunk, hit: true }),
-            Event::Held { first, count } => self.on_held(now, first, count),
+            Event::Held { first, count } => self.on_held(first, count),
             Event::PieceLost { piece } => self.on_lost(now, piece),
             Event::ContactFound { address, seed } => self.contacts.add(address, seed),
             Event::PeerOpened { peer, credit_bytes } => self.on_opened(now, peer, credit_bytes),
@@ -277,12 +277,11 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         }
     }
 
-    fn on_held(&mut self, now: Instant, first: PieceIndex, count: u32) {
+    /// Peers are not told: what was in the cache is in the map that they get first, and who has a leaf page sees the zeros.
+    fn on_held(&mut self, first: PieceIndex, count: u32) {
         let count = count.min(self.geometry.piece_count() - first.get());
         let range = first.get()..first.get() + count;
         bitmap::assign_run(self.own.held, first.get(), count, true);
-        self.changes.push_run(range.clone());
-        self.changes_due(now);
         let mut index = 0;
         while let Some((piece, _)) = self.demands.at(index) {
             if range.contains(&piece.get()) {

@@ -16,8 +16,6 @@ use crate::wire::{BlobRange, Farewell, Role};
 pub(super) enum State {
     /// The row is not used.
     Free,
-    /// The host is to be asked to connect.
-    ToDial,
     /// The host connects.
     Dialing,
     /// Connected; the other's `Hello` has not come.

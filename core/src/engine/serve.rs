@@ -132,7 +132,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
 
     /// Forgets all that a peer has asked for.
     pub(super) fn drop_uploads(&mut self, index: usize) {
-        while let Some((row, _)) = self.uploads.of_peer(index).next() {
+        while let Some(row) = self.uploads.first_of_peer(index) {
             self.free_upload(row);
         }
     }
@@ -161,13 +161,15 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             if link.uploads == 0 || !link.is_open() || !link.takes_bytes() {
                 continue;
             }
+            self.refuse_broken_promises(index);
+            let mut denial = None;
             for (row, upload) in self.uploads.of_peer(index) {
-                let number = upload.piece;
                 let ready = match upload.answer {
                     Answer::Loaded(_) => !full,
-                    Answer::Queued => !full && link.loads < LOADS_MAX && self.held().get(number),
+                    Answer::Queued => !full && link.loads < LOADS_MAX && self.held().get(upload.piece),
                     Answer::Busy(_) | Answer::Refuse | Answer::Redirect(..) => {
-                        return self.send_denial(now, index, row, head);
+                        denial = Some(row);
+                        break;
                     }
                     Answer::Free | Answer::Loading => false,
                 };
@@ -176,7 +178,9 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
                     best = Some((key, row));
                 }
             }
-            self.refuse_broken_promise(index);
+            if let Some(row) = denial {
+                return self.send_denial(now, index, row, head);
+            }
         }
         let (_, row) = best?;
         match self.uploads.at(row).answer {
@@ -185,17 +189,14 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         }
     }
 
-    /// A request waits for a piece that will not come after all: it is refused at the next poll.
-    fn refuse_broken_promise(&mut self, index: usize) {
-        let broken = |number: u32| {
-            let piece = self.geometry.piece(number)?;
-            Some(!self.holds(piece) && !self.promises(piece))
-        };
-        let mut rows = self.uploads.of_peer(index).filter(|(_, row)| row.answer == Answer::Queued);
-        let found = rows.find(|(_, row)| broken(row.piece) == Some(true)).map(|(row, _)| row);
-        if let Some(row) = found {
-            self.uploads.at_mut(row).answer = Answer::Refuse;
-            self.look_for_work = true;
+    /// Requests that wait for pieces that will not come after all are refused.
+    fn refuse_broken_promises(&mut self, index: usize) {
+        for row in self.uploads.rows_of_peer(index) {
+            let upload = self.uploads.at(row);
+            let Some(piece) = self.geometry.piece(upload.piece) else { continue };
+            if upload.answer == Answer::Queued && !self.holds(piece) && !self.promises(piece) {
+                self.uploads.at_mut(row).answer = Answer::Refuse;
+            }
         }
     }
 

@@ -122,7 +122,7 @@ impl<'a> Transfers<'a> {
         (row.generation == slot.generation() && row.step == step).then_some(slot.index())
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Transfer)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Transfer)> + Clone {
         self.rows.iter().enumerate().filter(|(_, row)| row.step != Step::Free)
     }
 

@@ -80,10 +80,20 @@ impl<'a> Uploads<'a> {
     }
 
     /// The rows in use of a peer.
-    pub(super) fn of_peer(&self, peer_index: usize) -> impl Iterator<Item = (usize, &Upload)> {
+    pub(super) fn of_peer(&self, peer_index: usize) -> impl Iterator<Item = (usize, &Upload)> + Clone {
         let first = peer_index * self.per_peer;
         let rows = self.rows[first..first + self.per_peer].iter().enumerate();
         rows.filter(|(_, row)| row.answer != Answer::Free).map(move |(index, row)| (first + index, row))
+    }
+
+    /// A row in use of a peer.
+    pub(super) fn first_of_peer(&self, peer_index: usize) -> Option<usize> {
+        self.of_peer(peer_index).next().map(|(index, _)| index)
+    }
+
+    /// All rows of a peer, in use or not.
+    pub(super) fn rows_of_peer(&self, peer_index: usize) -> core::ops::Range<usize> {
+        peer_index * self.per_peer..(peer_index + 1) * self.per_peer
     }
 
     /// Adds a request; none if the peer's rows are used up.

@@ -20,7 +20,9 @@ impl Predictor for Mixed<'_> {
         if let Some(profile) = &mut self.profile {
             profile.observe(now, access);
         }
-        if let Some(sequential) = &mut self.sequential {
+        // What the profile has foreseen needs no second prophet: a reader that follows it would be fetched too far.
+        let foreseen = self.profile.is_some() && access.hit;
+        if let Some(sequential) = self.sequential.as_mut().filter(|_| !foreseen) {
             sequential.observe(now, access);
         }
     }

@@ -17,7 +17,7 @@ pub struct WindowedRandom {
 
 impl Default for WindowedRandom {
     fn default() -> Self {
-        Self { soonest_every: 4 }
+        Self { soonest_every: 2 }
     }
 }
 

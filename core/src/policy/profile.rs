@@ -5,7 +5,7 @@
 //! *Bounds*: a window of `window` entries from the first that is missing; O(window) a forecast.
 
 use super::{Access, ChunkView, Forecast, Guess, Predictor};
-use crate::format::ProfileEntry;
+use crate::format::profile::ProfileEntry;
 use crate::geometry::ChunkIndex;
 use crate::time::Instant;
 

@@ -1,8 +1,8 @@
 //! Prediction of sequential reading.
 //!
 //! *Purpose*: what follows a run of chunks read in order will be wanted next; needs no profile.
-//! *Invariants*: nothing is guessed before two neighbours have been read in order; the look-ahead doubles with each
-//! further one, as a file system's read-ahead does, and halves with each guess that was wasted.
+//! *Invariants*: a reader that has read n chunks in order is expected to read at most n / 2 further, so that what is
+//! fetched in vain stays below half of what was read; a wasted guess makes its reader begin anew.
 //! *Bounds*: [`STREAMS_MAX`] streams, at most `ahead` chunks each.
 
 use super::{Access, ChunkView, Forecast, Guess, Predictor};
@@ -19,8 +19,8 @@ struct Stream {
     guest: GuestId,
     /// The chunk read last.
     last: u32,
-    /// Chunks to look ahead; 0 until two neighbours have been read.
-    ahead: u32,
+    /// Chunks read in order.
+    run: u32,
 }
 
 /// Prefetches ahead of sequential readers.
@@ -47,10 +47,10 @@ impl Predictor for Sequential {
         let stream = match self.streams.iter().position(followed) {
             Some(index) => {
                 let old = self.streams.remove(index);
-                let ahead = if old.last == chunk { old.ahead } else { (old.ahead * 2).clamp(1, self.ahead_max) };
-                Stream { last: chunk, ahead, ..old }
+                let further = u32::from(old.last != chunk);
+                Stream { last: chunk, run: old.run.saturating_add(further), ..old }
             }
-            None => Stream { guest: access.guest, last: chunk, ahead: 0 },
+            None => Stream { guest: access.guest, last: chunk, run: 1 },
         };
         if self.streams.is_full() {
             self.streams.remove(0);
@@ -61,7 +61,7 @@ impl Predictor for Sequential {
 
     fn forecast(&mut self, _now: Instant, view: &ChunkView<'_>, out: &mut Forecast) {
         for stream in self.streams.iter().rev() {
-            for step in 1..=stream.ahead {
+            for step in 1..=(stream.run / 2).min(self.ahead_max) {
                 let Some(chunk) = view.geometry().chunk(stream.last.saturating_add(step)) else { break };
                 let listed = out.iter().any(|guess| guess.chunk == chunk);
                 if view.misses(chunk) && !listed && out.push(Guess { chunk, probability: 128 }).is_err() {
@@ -77,7 +77,7 @@ impl Predictor for Sequential {
         }
         let near = |stream: &&mut Stream| chunk.get().wrapping_sub(stream.last) <= self.ahead_max;
         if let Some(stream) = self.streams.iter_mut().find(near) {
-            stream.ahead /= 2;
+            stream.run = 1;
         }
     }
 }

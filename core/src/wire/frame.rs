@@ -165,7 +165,7 @@ pub struct Redirect {
 /// Nodes that may be dialled.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peers<'a> {
-    /// 18 bytes a node: 16 of address, 2 of port (big-endian).
+    /// 18 bytes a node, coded as in [`addresses`](super::addresses).
     #[serde(borrow)]
     pub addresses: &'a [u8],
 }
@@ -199,7 +199,7 @@ pub struct BlobRange {
 pub struct Touched<'a> {
     /// Milliseconds since the newest of these touches.
     pub age_millis: u32,
-    /// For each touch two varints: chunk index less the one before (zigzag), milliseconds since the one before.
+    /// The touches, coded as in [`touches`](super::touches).
     #[serde(borrow)]
     pub touches: &'a [u8],
 }

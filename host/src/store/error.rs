@@ -30,7 +30,7 @@ pub enum StoreError {
         source: SuperblockError,
     },
     /// The manifest in the file is not the one that the superblock names.
-    #[error("{} is damaged: its manifest (at offset {offset}) does not fit the image id; copy the file again", path.display())]
+    #[error("{} is damaged: its manifest (at offset {offset}) does not fit the image id; copy the file again, or if it is a cache attach it again", path.display())]
     ManifestDamaged {
         /// Which file.
         path: PathBuf,

@@ -23,6 +23,7 @@ mod payload;
 
 pub use error::StoreError;
 pub use leaves::LeafPage;
+pub(crate) use open::write_head;
 
 use held::{AtomicMap, Change, HeldLog as Log};
 use leaves::LeafCache;
@@ -45,7 +46,7 @@ pub struct Store {
     held: AtomicMap,
     verified: AtomicMap,
     log: Option<Mutex<Log>>,
-    /// Held shared while a payload is read, exclusively while one is taken away.
+    /// Held shared while a payload is read or put, exclusively while one is taken away.
     eviction: RwLock<()>,
     leaves: LeafCache,
     memory: ChunkCache,

@@ -93,6 +93,18 @@ impl Store {
         }
     }
 
+    /// Opens the cache of `image` in `dir` by the manifest that it has itself.
+    ///
+    /// # Errors
+    /// As [`open_cache`](Self::open_cache); [`StoreError::Superblock`] and [`StoreError::ManifestDamaged`] if the cache
+    /// cannot be used without a manifest from elsewhere.
+    pub(crate) fn reopen_cache(dir: &Path, image: Digest) -> Result<Self, StoreError> {
+        let path = cache_path(dir, image);
+        let file = File::open(&path).map_err(StoreError::io("open", &path))?;
+        let (_, manifest) = read_head(&file, &path)?;
+        Self::open_cache(dir, image, &manifest)
+    }
+
     /// Sets how many bytes of decompressed chunks are kept in memory; 32 MiB unless set.
     #[must_use]
     pub fn with_memory_bytes(mut self, bytes: usize) -> Self {

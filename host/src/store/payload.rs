@@ -23,6 +23,12 @@ pub(crate) struct Place {
     pub(crate) digest: Digest,
 }
 
+impl From<&LeafEntry> for Place {
+    fn from(entry: &LeafEntry) -> Self {
+        Self { offset: entry.offset, bytes: entry.bytes, digest: entry.digest }
+    }
+}
+
 impl Place {
     /// Whether `payload` is what belongs there. An all-zero chunk's payload is empty, its hash never computed.
     pub(crate) fn fits(&self, payload: &[u8]) -> bool {
@@ -89,6 +95,7 @@ impl Store {
         };
         let place = self.place(piece)?;
         debug_assert!(place.fits(payload), "only verified payloads are put");
+        let _no_eviction = self.eviction.read().unwrap_or_else(PoisonError::into_inner);
         write_all_at(&self.file, payload, place.offset).map_err(StoreError::io("write", &self.path))?;
         let held = std::iter::once((piece, 1)).chain(zero_runs.iter().copied());
         let changes: Vec<Change> = held.map(|(first, count)| (first, count, Kind::Held)).collect();
@@ -119,18 +126,15 @@ impl Store {
             let was_verified = self.verified.get(piece);
             let payload = self.read_place(&place)?;
             let is_good = payload.as_ref().is_some_and(|payload| was_verified || place.fits(payload));
+            if is_good {
+                self.verified.assign(piece, 1, true);
+            }
             payload.filter(|_| is_good)
         };
-        match payload {
-            Some(payload) => {
-                self.verified.assign(piece, 1, true);
-                Ok(payload.into())
-            }
-            None => {
-                self.mark_lost(piece);
-                Err(StoreError::Rotten(piece))
-            }
-        }
+        payload.map(Bytes::from).ok_or_else(|| {
+            self.mark_lost(piece);
+            StoreError::Rotten(piece)
+        })
     }
 
     /// The chunk's bytes, decompressed: from memory, or from the file. All-zero chunks share one buffer.
@@ -186,10 +190,7 @@ impl Store {
                 bytes: self.layout.leaf_bytes(leaf),
                 digest: self.manifest_view().leaf_digest(leaf),
             }),
-            Piece::Chunk(chunk) => {
-                let LeafEntry { offset, bytes, digest, .. } = self.entry(chunk)?;
-                Ok(Place { offset, bytes, digest })
-            }
+            Piece::Chunk(chunk) => Ok((&self.entry(chunk)?).into()),
         }
     }
 
