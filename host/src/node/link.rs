@@ -19,7 +19,7 @@ use swarmdisk_core::geometry::PieceIndex;
 use swarmdisk_core::ids::PeerId;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Duration, timeout};
 
 /// How much is read from a socket at a time while heads are expected, in bytes.
@@ -35,13 +35,21 @@ const WRITE_BYTES: usize = 256 * 1024;
 /// Parts of a vectored write.
 const WRITE_PARTS: usize = 32;
 
-/// The rates that all links of a node share; none: unlimited.
+/// The rates that all links share; clones share them too. By default there is no limit.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Rates {
-    /// What is sent.
-    pub up: Option<Arc<Pacer>>,
-    /// What is received.
-    pub down: Option<Arc<Pacer>>,
+pub struct Rates {
+    /// Limits what is sent.
+    pub(crate) up: Option<Arc<Pacer>>,
+    /// Limits what is received.
+    pub(crate) down: Option<Arc<Pacer>>,
+}
+
+impl Rates {
+    /// At most so many bytes a second of TCP payload, up and down; none: no limit.
+    pub fn new(up_bytes_per_sec: Option<u64>, down_bytes_per_sec: Option<u64>) -> Self {
+        let pacer = |rate: Option<u64>| rate.map(|rate| Arc::new(Pacer::new(rate)));
+        Self { up: pacer(up_bytes_per_sec), down: pacer(down_bytes_per_sec) }
+    }
 }
 
 /// A frame to send.
@@ -88,12 +96,23 @@ impl std::fmt::Display for Down {
     }
 }
 
+impl From<Down> for io::Error {
+    fn from(down: Down) -> Self {
+        match down {
+            Down::Io(error) => error,
+            Down::Closed => io::ErrorKind::UnexpectedEof.into(),
+            other => Self::other(other.to_string()),
+        }
+    }
+}
+
 /// The engine's end of a link.
 #[derive(Debug)]
 pub(crate) struct LinkHandle {
     queue: mpsc::UnboundedSender<Outgoing>,
     queued: Arc<AtomicUsize>,
     reader: AbortHandle,
+    writer: Option<JoinHandle<()>>,
     /// The writer sees it dropped.
     _alive: oneshot::Sender<()>,
 }
@@ -108,6 +127,18 @@ impl LinkHandle {
         // A writer that has ended has reported it.
         let _ = self.queue.send(frame);
         true
+    }
+
+    /// Ends the link; the writer to wait for, if what is queued is to leave.
+    pub fn close(mut self) -> impl Future<Output = ()> {
+        let writer = self.writer.take();
+        drop(self);
+        async move {
+            if let Some(writer) = writer {
+                // A writer that panicked has nothing more to say.
+                let _ = writer.await;
+            }
+        }
     }
 }
 
@@ -142,8 +173,8 @@ where
     let reader = Reader { setup: setup.clone(), read, buffer: received };
     let writer = Writer { setup, write, frames, queued: queued.clone(), pending: VecDeque::new() };
     let reader = tokio::spawn(reader.run()).abort_handle();
-    tokio::spawn(writer.run(dead));
-    LinkHandle { queue, queued, reader, _alive: alive }
+    let writer = tokio::spawn(writer.run(dead));
+    LinkHandle { queue, queued, reader, writer: Some(writer), _alive: alive }
 }
 
 struct Reader<R> {
@@ -230,7 +261,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 }
 
 /// Reads between 1 and `most` bytes, then waits as long as the rate asks for: the socket's window does the rest.
-async fn read_slice<R: AsyncRead + Unpin, B: bytes::BufMut>(
+pub(crate) async fn read_slice<R: AsyncRead + Unpin, B: bytes::BufMut>(
     read: &mut R,
     into: &mut B,
     most: usize,

@@ -4,12 +4,13 @@
 //! [`Request`]s go through one without a bound of its own: wants and releases are bounded by permits that only the
 //! engine's task gives back, the others come one at a time.
 
+use super::engine_task::Counters;
 use super::link::Down;
 use super::socket::{LinkError, Socket};
 use super::waiters::Waiter;
 use bytes::{Bytes, BytesMut};
 use std::net::SocketAddr;
-use swarmdisk_core::engine::Stats;
+use swarmdisk_core::engine::{PeerStatus, Stats};
 use swarmdisk_core::geometry::{ChunkIndex, PieceIndex};
 use swarmdisk_core::ids::{GuestId, PeerId, SlotId, UploadId};
 use tokio::sync::oneshot;
@@ -53,10 +54,10 @@ pub(crate) enum Heard {
 /// From guests and from the node's owner.
 #[derive(Debug)]
 pub(crate) enum Request {
-    /// A guest waits for a chunk.
-    Want { chunk: ChunkIndex, waiter: Waiter },
-    /// Some waiter for the chunk has gone away without an answer.
-    Release { guest: GuestId, chunk: ChunkIndex },
+    /// A guest waits for a chunk, or for what a leaf page says.
+    Want { piece: PieceIndex, waiter: Waiter },
+    /// Some waiter for the piece has gone away without an answer.
+    Release { guest: GuestId, piece: PieceIndex },
     /// Chunks that were held when guests read them.
     Touched(Vec<(GuestId, ChunkIndex)>),
     /// Pieces that turned out not to be held, as (first, count).
@@ -73,8 +74,7 @@ pub(crate) enum Request {
 #[derive(Debug)]
 pub(crate) struct Report {
     pub stats: Stats,
-    pub peers: Vec<super::PeerLine>,
-    pub metadata_bytes: u64,
-    pub leaf_bytes: u64,
-    pub unused: Vec<PieceIndex>,
+    pub peers: Vec<PeerStatus>,
+    pub counters: Counters,
+    pub unused: Vec<ChunkIndex>,
 }

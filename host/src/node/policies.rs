@@ -1,22 +1,25 @@
 //! Which policies a node runs, in one place.
+//!
+//! *Invariants*: all that a node may do by itself follows from [`Prefetch`] and the profile.
+//! *Bounds*: windows of [`PROFILE_WINDOW`] and [`SEQUENTIAL_AHEAD`].
 
 use swarmdisk_core::engine::Engine;
-use swarmdisk_core::geometry::ChunkIndex;
-use swarmdisk_core::ids::PeerId;
-use swarmdisk_core::policy::{
-    Access, Candidate, ChunkView, Forecast, Guess, Order, Outcome, Predictor, Selector, Supply, Want,
-};
-use swarmdisk_core::rng::Rng;
-use swarmdisk_core::time::Instant;
+use swarmdisk_core::format::profile::ProfileEntry;
+use swarmdisk_core::policy::{ExpectedCompletion, Mixed, Profile, Sequential, WindowedRandom};
 
-/// What foresees.
-pub type NodePredictor = Nothing;
+/// What foresees: a profile, sequential reads, or both.
+pub type NodePredictor<'a> = Mixed<'a>;
 /// What orders prefetches.
-pub type NodeOrder = Nothing;
+pub type NodeOrder = WindowedRandom;
 /// What chooses peers.
-pub type NodeSelector = Nothing;
+pub type NodeSelector = ExpectedCompletion;
 /// The engine with these.
-pub type NodeEngine<'a> = Engine<'a, NodePredictor, NodeOrder, NodeSelector>;
+pub type NodeEngine<'a> = Engine<'a, NodePredictor<'a>, NodeOrder, NodeSelector>;
+
+/// Entries of the profile that are looked ahead (VMTorrent's window).
+const PROFILE_WINDOW: usize = 300;
+/// Chunks that a sequential reader is fetched ahead.
+const SEQUENTIAL_AHEAD: u32 = 16;
 
 /// What guesses are made from.
 #[derive(Debug, Default, Copy, Clone, PartialEq, Eq)]
@@ -35,30 +38,12 @@ pub enum Prefetch {
 }
 
 /// Makes a node's policies.
-pub(crate) fn make(_prefetch: Prefetch, _profile: Option<&[u8]>) -> (NodePredictor, NodeOrder, NodeSelector) {
-    (Nothing, Nothing, Nothing)
-}
-
-/// Foresees nothing, takes the first.
-#[derive(Debug, Default, Copy, Clone)]
-pub struct Nothing;
-
-impl Predictor for Nothing {
-    fn observe(&mut self, _now: Instant, _access: Access) {}
-    fn forecast(&mut self, _now: Instant, _view: &ChunkView<'_>, _out: &mut Forecast) {}
-    fn settle(&mut self, _chunk: ChunkIndex, _used: bool) {}
-}
-
-impl Order for Nothing {
-    fn pick(&mut self, _now: Instant, window: &[Guess], _supply: &dyn Supply, _rng: &mut Rng) -> Option<usize> {
-        (!window.is_empty()).then_some(0)
-    }
-}
-
-impl Selector for Nothing {
-    fn choose(&mut self, _now: Instant, _want: Want, candidates: &[Candidate], _rng: &mut Rng) -> Option<usize> {
-        (!candidates.is_empty()).then_some(0)
-    }
-    fn observe(&mut self, _now: Instant, _peer: PeerId, _outcome: Outcome) {}
-    fn forget(&mut self, _peer: PeerId) {}
+pub(crate) fn make(prefetch: Prefetch, profile: &[ProfileEntry]) -> (NodePredictor<'_>, NodeOrder, NodeSelector) {
+    let by_profile = matches!(prefetch, Prefetch::Profile | Prefetch::Auto) && !profile.is_empty();
+    let by_sequence = matches!(prefetch, Prefetch::Sequential | Prefetch::Auto);
+    let predictor = Mixed {
+        profile: by_profile.then(|| Profile::new(profile, PROFILE_WINDOW)),
+        sequential: by_sequence.then(|| Sequential::new(SEQUENTIAL_AHEAD)),
+    };
+    (predictor, WindowedRandom::default(), ExpectedCompletion)
 }

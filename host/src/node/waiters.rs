@@ -1,11 +1,11 @@
-//! Who waits for which chunk.
+//! Who waits for which piece.
 //!
-//! *Invariants*: the engine knows one demand for each pair of guest and chunk, however many reads of the guest wait for it.
+//! *Invariants*: the engine knows one demand for each pair of guest and piece, however many reads of the guest wait for it.
 //! *Bounds*: each waiter holds a permit, of which there are as many as the engine keeps demands.
 
 use bytes::Bytes;
 use std::collections::HashMap;
-use swarmdisk_core::geometry::ChunkIndex;
+use swarmdisk_core::geometry::PieceIndex;
 use swarmdisk_core::ids::GuestId;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -20,52 +20,53 @@ pub(crate) enum Answer {
     Unusable(String),
 }
 
-/// A read that waits for a chunk.
+/// A read that waits for a piece.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     /// Whose read.
     pub guest: GuestId,
     /// Where the answer goes.
     pub answer: oneshot::Sender<Answer>,
-    /// Given back with the answer.
-    pub permit: OwnedSemaphorePermit,
+    /// Given back when the waiter is dropped.
+    pub _permit: OwnedSemaphorePermit,
 }
 
 /// All waiters.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
-    by_chunk: HashMap<ChunkIndex, Vec<Waiter>>,
+    by_piece: HashMap<PieceIndex, Vec<Waiter>>,
 }
 
 impl Waiters {
-    /// Adds a waiter; true if this guest did not wait for this chunk before.
-    pub fn add(&mut self, chunk: ChunkIndex, waiter: Waiter) -> bool {
-        let waiters = self.by_chunk.entry(chunk).or_default();
+    /// Adds a waiter; true if this guest did not wait for this piece before.
+    pub fn add(&mut self, piece: PieceIndex, waiter: Waiter) -> bool {
+        let waiters = self.by_piece.entry(piece).or_default();
         let is_new = waiters.iter().all(|other| other.guest != waiter.guest);
         waiters.push(waiter);
         is_new
     }
 
-    /// Takes out all who wait for the chunk.
-    pub fn take(&mut self, chunk: ChunkIndex) -> Vec<Waiter> {
-        self.by_chunk.remove(&chunk).unwrap_or_default()
+    /// Takes out all who wait for the piece.
+    pub fn take(&mut self, piece: PieceIndex) -> Vec<Waiter> {
+        self.by_piece.remove(&piece).unwrap_or_default()
     }
 
-    /// Takes out all who wait for a chunk of a run.
+    /// Takes out all who wait for a piece of a run.
     pub fn take_run(&mut self, first: u32, count: u32) -> Vec<Waiter> {
         let run = first..first.saturating_add(count);
-        let chunks: Vec<ChunkIndex> = self.by_chunk.keys().copied().filter(|chunk| run.contains(&chunk.get())).collect();
-        chunks.into_iter().flat_map(|chunk| self.take(chunk)).collect()
+        let pieces: Vec<PieceIndex> =
+            self.by_piece.keys().copied().filter(|piece| run.contains(&piece.get())).collect();
+        pieces.into_iter().flat_map(|piece| self.take(piece)).collect()
     }
 
-    /// Forgets the guest's waiters for this chunk that have gone away; true if that leaves it none, and it had some.
-    pub fn release(&mut self, guest: GuestId, chunk: ChunkIndex) -> bool {
-        let Some(waiters) = self.by_chunk.get_mut(&chunk) else { return false };
+    /// Forgets the guest's waiters for this piece that have gone away; true if that leaves it none, and it had some.
+    pub fn release(&mut self, guest: GuestId, piece: PieceIndex) -> bool {
+        let Some(waiters) = self.by_piece.get_mut(&piece) else { return false };
         let count = waiters.len();
         waiters.retain(|waiter| waiter.guest != guest || !waiter.answer.is_closed());
         let is_gone = waiters.len() < count && waiters.iter().all(|waiter| waiter.guest != guest);
         if waiters.is_empty() {
-            self.by_chunk.remove(&chunk);
+            self.by_piece.remove(&piece);
         }
         is_gone
     }
@@ -89,13 +90,13 @@ mod tests {
     #[test]
     fn a_guest_is_released_with_its_last_waiter() {
         let geometry = Geometry::new(10 << 16, 16).unwrap();
-        let (one, two) = (geometry.chunk(1).unwrap(), geometry.chunk(2).unwrap());
+        let (one, two) = (geometry.piece(1).unwrap(), geometry.piece(2).unwrap());
         let permits = Arc::new(Semaphore::new(8));
         let mut waiters = Waiters::default();
-        let add = |waiters: &mut Waiters, chunk, guest| {
+        let add = |waiters: &mut Waiters, piece, guest| {
             let (answer, receiver) = oneshot::channel();
             let permit = permits.clone().try_acquire_owned().unwrap();
-            (waiters.add(chunk, Waiter { guest: GuestId(guest), answer, permit }), receiver)
+            (waiters.add(piece, Waiter { guest: GuestId(guest), answer, _permit: permit }), receiver)
         };
         let (is_new, first) = add(&mut waiters, one, 0);
         assert!(is_new);
@@ -112,7 +113,7 @@ mod tests {
         let (_, late) = add(&mut waiters, two, 1);
         answer_all(waiters.take_run(1, 2), &Answer::Held);
         assert!(matches!((other.blocking_recv(), late.blocking_recv()), (Ok(Answer::Held), Ok(Answer::Held))));
-        assert!(waiters.by_chunk.is_empty());
+        assert!(waiters.by_piece.is_empty());
         assert_eq!(permits.available_permits(), 8);
     }
 }
