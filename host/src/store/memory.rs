@@ -16,6 +16,11 @@ pub(crate) fn zeros(bytes: u32) -> Bytes {
     Bytes::from_static(&ZEROS[..bytes as usize])
 }
 
+/// Whether these are the zeros that all-zero chunks share. It does not look at the bytes.
+pub fn is_zeros(data: &Bytes) -> bool {
+    ZEROS.as_ptr_range().contains(&data.as_ptr())
+}
+
 pub(crate) struct ChunkCache {
     budget_bytes: usize,
     kept: Mutex<Kept>,

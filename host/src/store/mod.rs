@@ -23,6 +23,7 @@ mod payload;
 
 pub use error::StoreError;
 pub use leaves::LeafPage;
+pub use memory::is_zeros;
 pub(crate) use open::write_head;
 
 use held::{AtomicMap, Change, HeldLog as Log};

@@ -153,6 +153,15 @@ impl Store {
         self.decode_entry(chunk, &entry, payload)
     }
 
+    /// The chunk's bytes if they need no reading: they are in memory, or known to be all zeros. Never blocks.
+    pub fn chunk_in_memory(&self, chunk: ChunkIndex) -> Option<Bytes> {
+        if let Some(data) = self.memory.get(chunk) {
+            return Some(data);
+        }
+        let page = self.leaves.get(self.geometry().leaf_of(chunk))?;
+        page.entry(chunk)?.is_zero().then(|| zeros(self.geometry().chunk_len(chunk)))
+    }
+
     /// The chunk's bytes, from a payload that [`verify`](Self::verify) has approved. They are kept in memory, within the
     /// budget, for [`read_chunk`](Self::read_chunk).
     ///

@@ -1,0 +1,364 @@
+//! What guests read through: chunks that are held come from the store, the others from the swarm.
+//!
+//! *Purpose*: [`SwarmDisk`] is a [`Disk`]. What is in memory is answered at once, what is held by blocking threads, and all
+//! that is missing is asked for before anything is waited for.
+//! *Invariants*: no byte is handed out that the store has not verified. Dropping a read gives up what it waited for.
+//! *Bounds*: all reads together wait for at most `Limits::demands` pieces; a read waits at most the I/O timeout.
+
+use super::handle::NodeHandle;
+use super::message::Request;
+use super::pieces::lost_by;
+use super::touches::Touches;
+use super::waiters::{Answer, Waiter};
+use crate::disk::{Disk, DiskError, Extent, ExtentKind, check_range, push_extent, zero_segments};
+use crate::report::StallClock;
+use crate::store::{LeafPage, Store, StoreError};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+use swarmdisk_core::geometry::{ChunkIndex, LeafIndex, PieceIndex};
+use swarmdisk_core::ids::GuestId;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+
+/// Chunks that one blocking thread reads in a row.
+const CHUNKS_PER_THREAD: usize = 4;
+/// Leaf pages that one call of `extents` looks at: 256 MiB of image by default.
+const LEAVES_MAX: u32 = 16;
+/// How often a piece may turn out to be damaged on disk before the read fails.
+const LOSSES_MAX: u32 = 8;
+
+/// A node's image as a disk.
+#[derive(Debug)]
+pub struct SwarmDisk {
+    node: NodeHandle,
+    io_timeout: Duration,
+    touches: Touches,
+    demand_misses: AtomicU64,
+    stalls: StallClock,
+}
+
+/// Why bytes cannot be had, where waiting does not help.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum SwarmDiskError {
+    /// The node has been shut down.
+    #[error("the node has been shut down; attach the image again")]
+    Ended,
+    /// The image or what holds it is at fault.
+    #[error("{0}")]
+    Store(Arc<StoreError>),
+    /// The image is at fault: what it names cannot be decoded.
+    #[error("{0}")]
+    Unusable(String),
+    /// The cache loses what is written to it.
+    #[error("piece {piece} is damaged on disk each time it is fetched; check the disk that holds the cache")]
+    Rotting {
+        /// Which piece.
+        piece: u32,
+    },
+}
+
+impl SwarmDisk {
+    /// Reads through this node. A read fails after `io_timeout` if nobody had the bytes.
+    pub fn new(node: NodeHandle, io_timeout: Duration) -> Self {
+        let touches = Touches::new(node.clone());
+        Self { touches, node, io_timeout, demand_misses: AtomicU64::new(0), stalls: StallClock::new() }
+    }
+
+    /// The node that it reads through.
+    pub fn node(&self) -> &NodeHandle {
+        &self.node
+    }
+
+    /// Wall time during which guests waited for the network.
+    pub fn stalls(&self) -> &StallClock {
+        &self.stalls
+    }
+
+    /// Reads of guests that waited for the network.
+    pub fn demand_misses(&self) -> u64 {
+        self.demand_misses.load(Relaxed)
+    }
+
+    fn store(&self) -> &Arc<Store> {
+        self.node.store()
+    }
+
+    fn deadline(&self) -> Instant {
+        // Far enough off to be never, near enough for the timer.
+        Instant::now() + self.io_timeout.min(Duration::from_secs(365 * 24 * 3600))
+    }
+
+    async fn in_time<T>(&self, deadline: Instant, work: impl Future<Output = T>) -> Result<T, DiskError> {
+        timeout_at(deadline, work).await.map_err(|_| DiskError::TimedOut(self.io_timeout))
+    }
+
+    /// Asks for a piece.
+    async fn want(&self, guest: GuestId, piece: PieceIndex, deadline: Instant) -> Result<Want, DiskError> {
+        let permit = self.in_time(deadline, self.node.permits().clone().acquire_owned()).await?;
+        let permit = permit.map_err(|_| DiskError::failed(SwarmDiskError::Ended))?;
+        let (answer, receiver) = oneshot::channel();
+        self.node.request(Request::Want { piece, waiter: Waiter { guest, answer, _permit: permit } });
+        Ok(Want { node: self.node.clone(), guest, piece, receiver: Some(receiver) })
+    }
+
+    /// Where a chunk's bytes come from; what is missing is asked for.
+    async fn begin(&self, guest: GuestId, chunk: ChunkIndex, deadline: Instant) -> Result<Source, DiskError> {
+        let piece = self.store().geometry().chunk_piece(chunk);
+        if let Some(data) = self.store().chunk_in_memory(chunk) {
+            self.touches.add(guest, chunk);
+            return Ok(Source::Data(data));
+        }
+        if self.store().holds(piece) {
+            self.touches.add(guest, chunk);
+            return Ok(Source::Held);
+        }
+        self.want(guest, piece, deadline).await.map(Source::Wanted)
+    }
+
+    /// Waits until the chunk's bytes are there.
+    async fn finish(
+        &self,
+        guest: GuestId,
+        chunk: ChunkIndex,
+        mut want: Want,
+        deadline: Instant,
+    ) -> Result<Bytes, DiskError> {
+        for _ in 0..LOSSES_MAX {
+            match self.in_time(deadline, want.answer()).await?? {
+                Answer::Data(data) => return Ok(data),
+                Answer::Unusable(why) => return Err(DiskError::failed(SwarmDiskError::Unusable(why))),
+                Answer::Held => {}
+            }
+            let read = self.node.pieces().blocking(move |store| store.read_chunk(chunk));
+            match read.await {
+                Ok(data) => return Ok(data),
+                Err(error) => want = self.want_again(guest, chunk, error, deadline).await?,
+            }
+        }
+        Err(DiskError::failed(SwarmDiskError::Rotting { piece: want.piece.get() }))
+    }
+
+    /// What was held turns out not to be: it is fetched, unless that is of no use.
+    async fn want_again(
+        &self,
+        guest: GuestId,
+        chunk: ChunkIndex,
+        error: StoreError,
+        deadline: Instant,
+    ) -> Result<Want, DiskError> {
+        let piece = self.store().geometry().chunk_piece(chunk);
+        let lost = lost_by(self.store(), piece, &error);
+        if lost.is_empty() {
+            return Err(DiskError::failed(SwarmDiskError::Store(Arc::new(error))));
+        }
+        self.node.request(Request::Lost(lost));
+        self.want(guest, piece, deadline).await
+    }
+
+    /// Reads chunks that are held, a few on each thread; in order.
+    fn read_held(&self, chunks: &[ChunkIndex]) -> VecDeque<JoinHandle<Vec<Result<Bytes, StoreError>>>> {
+        let start = |chunks: &[ChunkIndex]| {
+            let (pieces, chunks) = (self.node.pieces().clone(), chunks.to_vec());
+            tokio::spawn(async move {
+                let count = chunks.len();
+                let read = move |store: &Store| Ok(chunks.into_iter().map(|chunk| store.read_chunk(chunk)).collect());
+                pieces.blocking(read).await.unwrap_or_else(|error| {
+                    let mut failed: Vec<Result<Bytes, StoreError>> = Vec::with_capacity(count);
+                    failed.push(Err(error));
+                    failed
+                })
+            })
+        };
+        chunks.chunks(CHUNKS_PER_THREAD).map(start).collect()
+    }
+
+    async fn collect_held(
+        &self,
+        chunks: &[ChunkIndex],
+        deadline: Instant,
+    ) -> Result<VecDeque<Result<Bytes, StoreError>>, DiskError> {
+        let mut done = VecDeque::with_capacity(chunks.len());
+        for job in self.read_held(chunks) {
+            let read = self.in_time(deadline, job).await?;
+            done.extend(read.map_err(|_| DiskError::failed(SwarmDiskError::Ended))?);
+        }
+        Ok(done)
+    }
+
+    /// The bytes of consecutive chunks.
+    async fn chunks(
+        &self,
+        guest: GuestId,
+        chunks: Vec<ChunkIndex>,
+        deadline: Instant,
+    ) -> Result<Vec<Bytes>, DiskError> {
+        let mut sources = Vec::with_capacity(chunks.len());
+        for chunk in &chunks {
+            sources.push(self.begin(guest, *chunk, deadline).await?);
+        }
+        let is_miss = sources.iter().any(|source| matches!(source, Source::Wanted(_)));
+        let _stalled = is_miss.then(|| {
+            self.demand_misses.fetch_add(1, Relaxed);
+            self.stalls.enter()
+        });
+        let is_held = |(chunk, source): (&ChunkIndex, &Source)| matches!(source, Source::Held).then_some(*chunk);
+        let held: Vec<ChunkIndex> = chunks.iter().zip(&sources).filter_map(is_held).collect();
+        let mut held = self.collect_held(&held, deadline).await?;
+        let mut all = Vec::with_capacity(chunks.len());
+        for (chunk, source) in chunks.into_iter().zip(sources) {
+            let want = match source {
+                Source::Data(data) => {
+                    all.push(data);
+                    continue;
+                }
+                Source::Wanted(want) => want,
+                Source::Held => match held.pop_front() {
+                    Some(Ok(data)) => {
+                        all.push(data);
+                        continue;
+                    }
+                    Some(Err(error)) => self.want_again(guest, chunk, error, deadline).await?,
+                    // The thread ended early and has said why for the chunk before.
+                    None => self.want(guest, self.store().geometry().chunk_piece(chunk), deadline).await?,
+                },
+            };
+            all.push(self.finish(guest, chunk, want, deadline).await?);
+        }
+        Ok(all)
+    }
+
+    /// The leaf page, fetched if it is missing.
+    async fn leaf(&self, guest: GuestId, leaf: LeafIndex, deadline: Instant) -> Result<Arc<LeafPage>, DiskError> {
+        let piece = self.store().geometry().leaf_piece(leaf);
+        for _ in 0..LOSSES_MAX {
+            let read = self.node.pieces().blocking(move |store| store.leaf(leaf));
+            let error = match self.in_time(deadline, read).await? {
+                Ok(page) => return Ok(page),
+                Err(error) => error,
+            };
+            let lost = lost_by(self.store(), piece, &error);
+            if lost.is_empty() {
+                return Err(DiskError::failed(SwarmDiskError::Store(Arc::new(error))));
+            }
+            self.node.request(Request::Lost(lost));
+            let mut want = self.want(guest, piece, deadline).await?;
+            if let Answer::Unusable(why) = self.in_time(deadline, want.answer()).await?? {
+                return Err(DiskError::failed(SwarmDiskError::Unusable(why)));
+            }
+        }
+        Err(DiskError::failed(SwarmDiskError::Rotting { piece: piece.get() }))
+    }
+
+    /// The chunks that overlap `offset..offset + bytes`; `bytes` is not 0 and the range within the image.
+    fn range(&self, offset: u64, bytes: u64) -> RangeInclusive<u32> {
+        let shift = self.store().geometry().chunk_shift();
+        (offset >> shift) as u32..=((offset + bytes - 1) >> shift) as u32
+    }
+}
+
+impl Disk for SwarmDisk {
+    fn image_bytes(&self) -> u64 {
+        self.store().geometry().image_bytes()
+    }
+
+    fn preferred_bytes(&self) -> u32 {
+        self.store().geometry().chunk_bytes()
+    }
+
+    async fn read(&self, guest: GuestId, offset: u64, bytes: u32) -> Result<Vec<Bytes>, DiskError> {
+        check_range(self.image_bytes(), offset, bytes.into())?;
+        if bytes == 0 {
+            return Ok(Vec::new());
+        }
+        let geometry = self.store().geometry();
+        let chunks: Vec<ChunkIndex> =
+            self.range(offset, bytes.into()).filter_map(|index| geometry.chunk(index)).collect();
+        let data = self.chunks(guest, chunks.clone(), self.deadline()).await?;
+        let end = offset + u64::from(bytes);
+        let mut segments = Vec::with_capacity(data.len());
+        for (chunk, data) in chunks.into_iter().zip(data) {
+            let start = geometry.chunk_offset(chunk);
+            let from = offset.saturating_sub(start) as usize;
+            let to = (end - start).min(data.len() as u64) as usize;
+            if crate::store::is_zeros(&data) {
+                segments.extend(zero_segments(to - from));
+            } else {
+                segments.push(data.slice(from..to));
+            }
+        }
+        Ok(segments)
+    }
+
+    async fn extents(&self, guest: GuestId, offset: u64, bytes: u64, max: usize) -> Result<Vec<Extent>, DiskError> {
+        check_range(self.image_bytes(), offset, bytes)?;
+        let mut extents = Vec::new();
+        if bytes == 0 || max == 0 {
+            return Ok(extents);
+        }
+        let (geometry, deadline) = (self.store().geometry(), self.deadline());
+        let chunks = self.range(offset, bytes);
+        let mut page: Option<Arc<LeafPage>> = None;
+        let mut leaves = 0;
+        for chunk in chunks.filter_map(|index| geometry.chunk(index)) {
+            let leaf = geometry.leaf_of(chunk);
+            if page.as_ref().is_none_or(|page| page.leaf() != leaf) {
+                leaves += 1;
+                if leaves > LEAVES_MAX {
+                    break;
+                }
+                page = Some(self.leaf(guest, leaf, deadline).await?);
+            }
+            let is_zero = page.as_ref().and_then(|page| page.entry(chunk)).is_some_and(|entry| entry.is_zero());
+            let start = geometry.chunk_offset(chunk).max(offset);
+            let end = (geometry.chunk_offset(chunk) + u64::from(geometry.chunk_len(chunk))).min(offset + bytes);
+            let kind = if is_zero { ExtentKind::Zero } else { ExtentKind::Data };
+            push_extent(&mut extents, Extent { bytes: end - start, kind });
+            if extents.len() > max {
+                extents.pop();
+                break;
+            }
+        }
+        Ok(extents)
+    }
+}
+
+/// Where a chunk's bytes come from.
+enum Source {
+    Data(Bytes),
+    Held,
+    Wanted(Want),
+}
+
+/// A piece that was asked for; dropped without an answer, it is given up.
+struct Want {
+    node: NodeHandle,
+    guest: GuestId,
+    piece: PieceIndex,
+    receiver: Option<oneshot::Receiver<Answer>>,
+}
+
+impl Want {
+    /// Waits for the answer. Dropped before it is there, it may be called again.
+    async fn answer(&mut self) -> Result<Answer, DiskError> {
+        let Some(receiver) = &mut self.receiver else { return Ok(Answer::Held) };
+        let answer = receiver.await;
+        self.receiver = None;
+        answer.map_err(|_| DiskError::failed(SwarmDiskError::Ended))
+    }
+}
+
+impl Drop for Want {
+    fn drop(&mut self) {
+        if let Some(mut receiver) = self.receiver.take() {
+            // Closed first: the engine's task forgets the waiters that it finds closed.
+            receiver.close();
+            self.node.request(Request::Release { guest: self.guest, piece: self.piece });
+        }
+    }
+}

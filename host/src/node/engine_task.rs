@@ -1,0 +1,571 @@
+//! The one task that owns an engine: it takes messages, tells the engine, and carries out what it asks for.
+//!
+//! *Invariants*: this task never waits for anything but messages and time, so links and guests may wait for it.
+//! What the engine asks for is carried out in the order in which it asks ([`actions`](super::actions)).
+//! *Units*: bytes on the wire. *Bounds*: [`MESSAGES_MAX`] messages between two polls, [`ACTIONS_MAX`] actions between
+//! two looks at the messages; a body buffer for each of `Limits::transfers`.
+
+use super::clock::Clock;
+use super::link::{LinkHandle, LinkSetup, OutBody, Outgoing, READ_BYTES, Rates, start};
+use super::message::{Heard, Message, Report, Request};
+use super::pieces::{Pieces, lost_by};
+use super::policies::{self, NodeEngine, Prefetch};
+use super::socket::{LinkError, Socket, to_address};
+use super::waiters::{Answer, Waiter, Waiters, answer_all};
+use crate::log;
+use crate::store::StoreError;
+use bytes::{Buf, Bytes, BytesMut};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use swarmdisk_core::engine::{
+    Change, Config, Contact, Demand, Engine, Event, Footprint, Landing, PeerError, PeerRow, Received, Served,
+    SetupError, Storage, Transfer, Upload, Verdict,
+};
+use swarmdisk_core::format::profile::ProfileEntry;
+use swarmdisk_core::geometry::{Piece, PieceIndex};
+use swarmdisk_core::ids::{GuestId, PeerId, SlotId, UploadId};
+use swarmdisk_core::wire::{Farewell, Frame, HEAD_BYTES_MAX, PREFACE_BYTES, Role, encode};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::{Duration, Instant as HostInstant, sleep_until};
+
+const MESSAGES_MAX: usize = 64;
+const ACTIONS_MAX: usize = 1024;
+/// The shortest sleep: a deadline that has passed already must not make the loop spin.
+const NAP_MIN: Duration = Duration::from_micros(100);
+/// How long a shutdown waits for goodbyes to leave.
+const FAREWELL_MAX: Duration = Duration::from_millis(500);
+
+/// All that the task needs.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub config: Config,
+    pub prefetch: Prefetch,
+    pub entries: Vec<ProfileEntry>,
+    /// The profile as it is offered to others.
+    pub profile: Bytes,
+    pub pieces: Arc<Pieces>,
+    pub rates: Rates,
+    pub credit_bytes: u32,
+    /// Where links and blocking threads report to.
+    pub sender: mpsc::Sender<Message>,
+}
+
+/// What the engine does not count.
+#[derive(Debug, Default, Copy, Clone)]
+pub(crate) struct Counters {
+    /// Heads of frames and prefaces received.
+    pub head_bytes: u64,
+    /// Leaf pages received from seeds.
+    pub leaf_seed_bytes: u64,
+    /// Leaf pages received from nodes.
+    pub leaf_peer_bytes: u64,
+}
+
+/// Makes the engine, says whether that worked, and runs it until it is told to end.
+pub(crate) async fn run(
+    setup: Setup,
+    messages: mpsc::Receiver<Message>,
+    requests: mpsc::UnboundedReceiver<Request>,
+    ready: oneshot::Sender<Result<(), SetupError>>,
+) {
+    let clock = Clock::start();
+    let geometry = setup.pieces.store().geometry();
+    let mut memory = Memory::new(Footprint::of(geometry, setup.config.limits));
+    let entries = setup.entries;
+    let policies = policies::make(setup.prefetch, &entries);
+    let slots = setup.config.limits.transfers.into();
+    let engine = Engine::new(clock.now(), geometry, setup.config, memory.storage(), policies);
+    let mut engine = match engine {
+        Ok(engine) => engine,
+        Err(error) => {
+            // Whoever started the node may have gone.
+            let _ = ready.send(Err(error));
+            return;
+        }
+    };
+    for (first, count) in setup.pieces.store().held_runs() {
+        engine.handle(clock.now(), Event::Held { first, count });
+    }
+    let task = Task {
+        engine,
+        clock,
+        head: Box::new([0; HEAD_BYTES_MAX]),
+        links: HashMap::new(),
+        slots: (0..slots).map(|_| None).collect(),
+        waiters: Waiters::default(),
+        counters: Counters::default(),
+        store_failing: false,
+        manifest: Bytes::copy_from_slice(setup.pieces.store().manifest_bytes()),
+        profile: setup.profile,
+        pieces: setup.pieces,
+        rates: setup.rates,
+        credit_bytes: setup.credit_bytes,
+        sender: setup.sender,
+    };
+    // If the owner has gone, the channel of requests is closed and the loop ends at once.
+    let _ = ready.send(Ok(()));
+    task.serve(messages, requests).await;
+}
+
+/// A link, as its engine's task sees it.
+pub(super) enum Link {
+    /// Being made.
+    Dialing { address: SocketAddr, dialler: AbortHandle },
+    /// Up.
+    Up { address: SocketAddr, handle: LinkHandle },
+}
+
+impl Link {
+    pub(super) fn address(&self) -> SocketAddr {
+        match self {
+            Self::Dialing { address, .. } | Self::Up { address, .. } => *address,
+        }
+    }
+}
+
+/// A body that has come in and is not stored yet.
+pub(super) struct Slot {
+    pub(super) id: SlotId,
+    pub(super) peer: PeerId,
+    pub(super) body: Bytes,
+}
+
+pub(super) struct Task<'a> {
+    pub(super) engine: NodeEngine<'a>,
+    clock: Clock,
+    pub(super) head: Box<[u8; HEAD_BYTES_MAX]>,
+    pub(super) links: HashMap<PeerId, Link>,
+    /// By `SlotId::index`.
+    pub(super) slots: Box<[Option<Slot>]>,
+    pub(super) waiters: Waiters,
+    pub(super) counters: Counters,
+    /// Whether the last piece could not be stored: said once.
+    store_failing: bool,
+    pub(super) manifest: Bytes,
+    pub(super) profile: Bytes,
+    pub(super) pieces: Arc<Pieces>,
+    pub(super) rates: Rates,
+    credit_bytes: u32,
+    pub(super) sender: mpsc::Sender<Message>,
+}
+
+impl Task<'_> {
+    async fn serve(mut self, mut messages: mpsc::Receiver<Message>, mut requests: mpsc::UnboundedReceiver<Request>) {
+        loop {
+            let is_busy = self.act();
+            let nap = self.engine.deadline().and_then(|at| self.clock.host_time(at));
+            let nap =
+                if is_busy { Some(HostInstant::now()) } else { nap.map(|at| at.max(HostInstant::now() + NAP_MIN)) };
+            tokio::select! {
+                biased;
+                request = requests.recv() => {
+                    let Some(request) = request else { return self.say_goodbye().await };
+                    if let Some(done) = self.on_request(request) {
+                        self.say_goodbye().await;
+                        // Whoever asked may have gone.
+                        let _ = done.send(());
+                        return;
+                    }
+                }
+                // Never none: this task has a sender.
+                Some(message) = messages.recv() => {
+                    self.on_message(message);
+                    for _ in 0..MESSAGES_MAX {
+                        let Ok(message) = messages.try_recv() else { break };
+                        self.on_message(message);
+                    }
+                }
+                () = sleep_until(nap.unwrap_or_else(HostInstant::now)), if nap.is_some() => {}
+            }
+        }
+    }
+
+    /// Carries out what the engine wants done; true if there may be more.
+    fn act(&mut self) -> bool {
+        for _ in 0..ACTIONS_MAX {
+            let now = self.clock.now();
+            let Some(action) = self.engine.poll(now, &mut self.head[..]) else { return false };
+            self.carry_out(action);
+        }
+        true
+    }
+
+    pub(super) fn tell(&mut self, event: Event) {
+        self.engine.handle(self.clock.now(), event);
+    }
+
+    /// Answers who is to be told that it is over, if it is.
+    fn on_request(&mut self, request: Request) -> Option<oneshot::Sender<()>> {
+        match request {
+            Request::Want { piece, waiter } => self.on_want(piece, waiter),
+            Request::Release { guest, piece } => {
+                if self.waiters.release(guest, piece) {
+                    self.tell_released(guest, piece);
+                }
+            }
+            Request::Touched(touches) => {
+                for (guest, chunk) in touches {
+                    self.tell(Event::Touched { guest, chunk });
+                }
+            }
+            Request::Lost(runs) => self.tell_lost(&runs),
+            Request::Contact { address, seed } => {
+                self.tell(Event::ContactFound { address: to_address(address), seed });
+            }
+            // Whoever asked may have gone.
+            Request::Snapshot(reply) => drop(reply.send(self.report())),
+            Request::Shutdown(done) => return Some(done),
+        }
+        None
+    }
+
+    fn on_want(&mut self, piece: PieceIndex, waiter: Waiter) {
+        let guest = waiter.guest;
+        let kind = self.pieces.store().geometry().kind(piece);
+        if self.pieces.store().holds(piece) {
+            if let Piece::Chunk(chunk) = kind {
+                self.tell(Event::Touched { guest, chunk });
+            }
+            return answer_all(vec![waiter], &Answer::Held);
+        }
+        if self.engine.holds(piece) && matches!(kind, Piece::Chunk(_)) {
+            // The store lost it and nobody has said so: the engine would not fetch what it takes to be there.
+            self.tell(Event::PieceLost { piece });
+        }
+        if self.waiters.add(piece, waiter) {
+            match kind {
+                Piece::Chunk(chunk) => self.tell(Event::Wanted { guest, chunk }),
+                Piece::Leaf(leaf) => self.tell(Event::LeafWanted { leaf }),
+            }
+        }
+    }
+
+    fn tell_released(&mut self, guest: GuestId, piece: PieceIndex) {
+        match self.pieces.store().geometry().kind(piece) {
+            Piece::Chunk(chunk) => self.tell(Event::Released { guest, chunk }),
+            Piece::Leaf(leaf) => self.tell(Event::LeafReleased { leaf }),
+        }
+    }
+
+    fn tell_lost(&mut self, runs: &[(PieceIndex, u32)]) {
+        let geometry = self.pieces.store().geometry();
+        for (first, count) in runs {
+            for piece in (first.get()..first.get().saturating_add(*count)).map_while(|index| geometry.piece(index)) {
+                if self.engine.holds(piece) {
+                    self.tell(Event::PieceLost { piece });
+                }
+            }
+        }
+    }
+
+    fn report(&self) -> Report {
+        Report {
+            stats: *self.engine.stats(),
+            peers: self.engine.peers().collect(),
+            counters: self.counters,
+            unused: self.engine.unused_guesses().collect(),
+        }
+    }
+
+    fn on_message(&mut self, message: Message) {
+        match message {
+            Message::Arrived { socket } => self.on_arrived(socket),
+            Message::Dialed { peer, outcome } => self.on_dialed(peer, outcome),
+            Message::Received { peer, buffer, reply } => self.on_received(peer, buffer, reply),
+            Message::Landed { peer, slot, body } => self.on_landed(peer, slot, body),
+            Message::Sent { peer, bytes } => {
+                if self.links.contains_key(&peer) {
+                    self.tell(Event::PeerWritable { peer, bytes });
+                }
+            }
+            Message::Down { peer, why } => {
+                if let Some(link) = self.links.remove(&peer) {
+                    log::debug(format_args!("link to {} is down: {why}", link.address()));
+                    self.tell(Event::PeerClosed { peer });
+                }
+            }
+            Message::Verified { slot, piece, outcome } => self.on_verified(slot, piece, outcome),
+            Message::Stored { slot, piece, outcome } => self.on_stored(slot, piece, outcome),
+            Message::Loaded { upload, piece, outcome } => self.on_loaded(upload, piece, outcome),
+        }
+    }
+
+    fn on_arrived(&mut self, socket: Socket) {
+        match self.engine.admit(self.clock.now(), to_address(socket.address), self.credit_bytes) {
+            Some(peer) => self.link_up(peer, socket),
+            None => {
+                log::debug(format_args!("{} was turned away: no room for more links", socket.address));
+                tokio::spawn(super::listen::turn_away(socket, Farewell::Crowded));
+            }
+        }
+    }
+
+    fn on_dialed(&mut self, peer: PeerId, outcome: Result<Socket, LinkError>) {
+        match (self.links.remove(&peer), outcome) {
+            (Some(Link::Dialing { .. }), Ok(socket)) => {
+                self.link_up(peer, socket);
+                self.tell(Event::PeerOpened { peer, credit_bytes: self.credit_bytes });
+            }
+            (Some(Link::Dialing { .. }), Err(error)) => {
+                match error {
+                    LinkError::Foreign { .. } | LinkError::Encrypted { .. } => log::warn(format_args!("{error}")),
+                    _ => log::debug(format_args!("{error}")),
+                }
+                self.tell(Event::PeerClosed { peer });
+            }
+            // The engine has hung up in the meantime.
+            (None, _) => {}
+            (Some(up), _) => drop(self.links.insert(peer, up)),
+        }
+    }
+
+    fn link_up(&mut self, peer: PeerId, socket: Socket) {
+        let Socket { stream, address, received } = socket;
+        log::debug(format_args!("link to {address} is up"));
+        self.counters.head_bytes += PREFACE_BYTES as u64;
+        let setup =
+            LinkSetup { peer, engine: self.sender.clone(), rates: self.rates.clone(), pieces: self.pieces.clone() };
+        let (read, write) = stream.into_split();
+        let handle = start(setup, read, write, received);
+        self.links.insert(peer, Link::Up { address, handle });
+    }
+
+    fn on_received(&mut self, peer: PeerId, mut buffer: BytesMut, reply: oneshot::Sender<Heard>) {
+        if !self.links.contains_key(&peer) {
+            return;
+        }
+        let heard = loop {
+            match self.engine.receive(self.clock.now(), peer, &buffer) {
+                Ok(Received::NeedMore { bytes }) if bytes <= READ_BYTES => {
+                    let bytes = bytes.max(buffer.len() + 1);
+                    break Heard::More { buffer, bytes };
+                }
+                Ok(Received::NeedMore { .. }) => return self.part(peer, &PeerError::OutOfRange),
+                Ok(Received::Head { consumed, body }) => {
+                    self.counters.head_bytes += consumed as u64;
+                    buffer.advance(consumed.min(buffer.len()));
+                    match body {
+                        Landing::None => {}
+                        Landing::Land { slot, bytes } if bytes as usize <= buffer.len() => {
+                            // A copy, since the buffer goes on being read into.
+                            let body = Bytes::copy_from_slice(&buffer[..bytes as usize]);
+                            buffer.advance(bytes as usize);
+                            self.on_landed(peer, slot, body);
+                        }
+                        Landing::Land { slot, bytes } => break Heard::Land { slot, bytes, start: buffer },
+                        Landing::Discard { bytes } => {
+                            let here = buffer.len().min(bytes as usize);
+                            buffer.advance(here);
+                            if here < bytes as usize {
+                                break Heard::Discard { bytes: bytes - here as u32 };
+                            }
+                        }
+                    }
+                }
+                Err(error) => return self.part(peer, &error),
+            }
+        };
+        // A reader that has ended has said so.
+        let _ = reply.send(heard);
+    }
+
+    /// Closes a link because of what came from it.
+    fn part(&mut self, peer: PeerId, error: &PeerError) {
+        let Some(link) = self.links.remove(&peer) else { return };
+        let farewell = match error {
+            PeerError::Bye(_) => None,
+            PeerError::Version(_) => Some(Farewell::Version),
+            PeerError::Image => Some(Farewell::UnknownImage),
+            _ => Some(Farewell::Misbehaved),
+        };
+        if let Some(farewell) = farewell {
+            log::warn(format_args!("link to {} is closed: {error}", link.address()));
+            say_bye(&link, farewell);
+        } else {
+            log::debug(format_args!("link to {} is closed: {error}", link.address()));
+        }
+        self.tell(Event::PeerClosed { peer });
+    }
+
+    fn on_landed(&mut self, peer: PeerId, slot: SlotId, body: Bytes) {
+        // With the link, the engine has forgotten what was landing on it.
+        if !self.links.contains_key(&peer) {
+            return;
+        }
+        if let Some(row) = self.slots.get_mut(slot.index()) {
+            *row = Some(Slot { id: slot, peer, body });
+            self.tell(Event::BodyLanded { slot });
+        }
+    }
+
+    pub(super) fn slot(&self, slot: SlotId) -> Option<&Slot> {
+        self.slots.get(slot.index())?.as_ref().filter(|row| row.id == slot)
+    }
+
+    pub(super) fn take_slot(&mut self, slot: SlotId) -> Option<Slot> {
+        self.slots.get_mut(slot.index())?.take_if(|row| row.id == slot)
+    }
+
+    fn on_verified(&mut self, slot: SlotId, piece: PieceIndex, outcome: Result<bool, StoreError>) {
+        let verdict = match outcome {
+            Ok(true) => {
+                self.count_leaf(slot, piece);
+                Verdict::Genuine
+            }
+            Ok(false) => {
+                let address = self.slot(slot).and_then(|row| self.links.get(&row.peer)).map(Link::address);
+                let from = address.map_or("a node that has left".to_owned(), |address| address.to_string());
+                log::warn(format_args!("{from} sent wrong bytes for piece {}; it is dropped", piece.get()));
+                Verdict::Corrupt
+            }
+            Err(error) => {
+                log::warn(format_args!("piece {} cannot be verified: {error}", piece.get()));
+                self.tell_lost(&lost_by(self.pieces.store(), piece, &error));
+                self.give_up_leaf(piece, &error);
+                Verdict::Corrupt
+            }
+        };
+        self.tell(Event::BodyVerified { slot, verdict });
+    }
+
+    /// An image whose leaf page makes no sense: nobody can have the chunks that it describes.
+    fn give_up_leaf(&mut self, piece: PieceIndex, error: &StoreError) {
+        let geometry = self.pieces.store().geometry();
+        let (StoreError::BadLeaf(_), Piece::Leaf(leaf)) = (error, geometry.kind(piece)) else { return };
+        let mut waiters = self.waiters.take_run(leaf.first_chunk(), geometry.leaf_chunk_count(leaf));
+        waiters.extend(self.waiters.take(piece));
+        answer_all(waiters, &Answer::Unusable(error.to_string()));
+    }
+
+    fn count_leaf(&mut self, slot: SlotId, piece: PieceIndex) {
+        if let (Piece::Leaf(_), Some(row)) = (self.pieces.store().geometry().kind(piece), self.slot(slot)) {
+            let (peer, bytes) = (row.peer, row.body.len() as u64);
+            match self.engine.peers().find(|status| status.peer == peer).map(|status| status.role) {
+                Some(Role::Seed) => self.counters.leaf_seed_bytes += bytes,
+                _ => self.counters.leaf_peer_bytes += bytes,
+            }
+        }
+    }
+
+    fn on_stored(&mut self, slot: SlotId, piece: PieceIndex, outcome: Result<Vec<(PieceIndex, u32)>, StoreError>) {
+        let body = self.take_slot(slot).map(|row| row.body);
+        match outcome {
+            Ok(zero_runs) => {
+                if std::mem::take(&mut self.store_failing) {
+                    log::warn(format_args!("pieces are kept in the cache again"));
+                }
+                for (first, count) in zero_runs {
+                    self.tell(Event::Held { first, count });
+                    answer_all(self.waiters.take_run(first.get(), count), &Answer::Held);
+                }
+                self.tell(Event::BodyStored { slot });
+                // Who came after the piece was delivered.
+                answer_all(self.waiters.take(piece), &Answer::Held);
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.store_failing, true) {
+                    log::warn(format_args!("what comes is not kept: {error}; guests are served all the same"));
+                }
+                self.on_store_failed(slot, piece, body);
+            }
+        }
+    }
+
+    fn on_store_failed(&mut self, slot: SlotId, piece: PieceIndex, body: Option<Bytes>) {
+        if let Piece::Leaf(_) = self.pieces.store().geometry().kind(piece) {
+            // Verified, it is in the store's memory: its chunks can be used, which matters more than that it is not kept.
+            self.tell(Event::BodyStored { slot });
+            return answer_all(self.waiters.take(piece), &Answer::Held);
+        }
+        self.tell(Event::StoreFailed { slot });
+        let late = self.waiters.take(piece);
+        let mut guests: Vec<GuestId> = late.iter().map(|waiter| waiter.guest).collect();
+        guests.sort_unstable();
+        guests.dedup();
+        for guest in guests {
+            self.tell_released(guest, piece);
+        }
+        if let Some(body) = body {
+            self.deliver(piece, body, late);
+        }
+    }
+
+    fn on_loaded(&mut self, upload: UploadId, piece: PieceIndex, outcome: Result<u32, StoreError>) {
+        match outcome {
+            Ok(bytes) => self.tell(Event::Loaded { upload, bytes }),
+            Err(error) => {
+                log::warn(format_args!("piece {} cannot be served: {error}", piece.get()));
+                self.tell_lost(&lost_by(self.pieces.store(), piece, &error));
+                // Also where nothing is lost: whoever asked is to get an answer.
+                self.tell(Event::PieceLost { piece });
+            }
+        }
+    }
+
+    async fn say_goodbye(mut self) {
+        let mut writers = Vec::new();
+        for (_, link) in self.links.drain() {
+            say_bye(&link, Farewell::Leaving);
+            if let Link::Up { handle, .. } = link {
+                writers.push(handle.close());
+            }
+        }
+        let all = async {
+            for writer in writers {
+                writer.await;
+            }
+        };
+        let _ = tokio::time::timeout(FAREWELL_MAX, all).await;
+    }
+}
+
+/// Queues a farewell; what becomes of it is the link's affair.
+fn say_bye(link: &Link, farewell: Farewell) {
+    let Link::Up { handle, .. } = link else { return };
+    let mut head = [0; HEAD_BYTES_MAX];
+    if let Ok(bytes) = encode(&Frame::Bye(farewell), &mut head) {
+        let _ = handle.send(Outgoing { head: Bytes::copy_from_slice(&head[..bytes]), body: OutBody::None });
+    }
+}
+
+/// The engine's tables.
+struct Memory {
+    words: Vec<u64>,
+    peers: Vec<PeerRow>,
+    transfers: Vec<Transfer>,
+    uploads: Vec<Upload>,
+    demands: Vec<Demand>,
+    contacts: Vec<Contact>,
+    changes: Vec<Change>,
+    served: Vec<Served>,
+}
+
+impl Memory {
+    fn new(need: Footprint) -> Self {
+        Self {
+            words: vec![0; need.words],
+            peers: vec![PeerRow::EMPTY; need.peers],
+            transfers: vec![Transfer::EMPTY; need.transfers],
+            uploads: vec![Upload::EMPTY; need.uploads],
+            demands: vec![Demand::EMPTY; need.demands],
+            contacts: vec![Contact::EMPTY; need.contacts],
+            changes: vec![Change::EMPTY; need.changes],
+            served: vec![Served::EMPTY; need.served],
+        }
+    }
+
+    fn storage(&mut self) -> Storage<'_> {
+        Storage {
+            words: &mut self.words,
+            peers: &mut self.peers,
+            transfers: &mut self.transfers,
+            uploads: &mut self.uploads,
+            demands: &mut self.demands,
+            contacts: &mut self.contacts,
+            changes: &mut self.changes,
+            served: &mut self.served,
+        }
+    }
+}
