@@ -1,4 +1,5 @@
-//! The bytes of every kind of frame, asserted both ways: `vectors/wire-v1.txt`, written apart from this code.
+//! The bytes of every kind of frame, asserted both ways: `vectors/wire-v1.txt`, written apart from this code; and what
+//! `PROTOCOL.md` says of them.
 
 use std::collections::BTreeMap;
 use swarmdisk_core::ids::{Address, Digest, NodeId};
@@ -20,6 +21,14 @@ const fn ascending<const N: usize>(from: u8) -> [u8; N] {
     out
 }
 
+const PROTOCOL: &str = include_str!("../PROTOCOL.md");
+
+/// The bytes in a line of hexadecimal, up to its comment.
+fn unhex(line: &str) -> impl Iterator<Item = u8> + '_ {
+    let digits = line.split('#').next().unwrap().split_whitespace();
+    digits.map(|byte| u8::from_str_radix(byte, 16).unwrap())
+}
+
 /// The sections of the file: name and bytes.
 fn vectors() -> BTreeMap<&'static str, Vec<u8>> {
     let mut sections = BTreeMap::new();
@@ -30,10 +39,8 @@ fn vectors() -> BTreeMap<&'static str, Vec<u8>> {
             assert!(sections.insert(name, Vec::new()).is_none(), "{name} twice");
             continue;
         }
-        let digits = line.split('#').next().unwrap().split_whitespace();
-        let bytes = digits.map(|byte| u8::from_str_radix(byte, 16).unwrap());
         if let Some(section) = sections.get_mut(name) {
-            section.extend(bytes);
+            section.extend(unhex(line));
         }
     }
     sections
@@ -51,8 +58,8 @@ fn frames() -> Vec<(&'static str, Frame<'static>)> {
         requests_max: 16,
         ..hello
     };
-    let request = |first, count, class, insist| {
-        Frame::Request(Request { run: Run { first, count }, class, insist, raise: false })
+    let request = |first, count, class, insist, raise| {
+        Frame::Request(Request { run: Run { first, count }, class, insist, raise })
     };
     let range = BlobRange { digest: IMAGE, total_bytes: 150_000, offset: 131_072, bytes: 18_928 };
     vec![
@@ -69,9 +76,10 @@ fn frames() -> Vec<(&'static str, Frame<'static>)> {
         ("Map", Frame::Map(Map { first: 1000, count: 500, runs: &[0, 10, 90, 0xC8, 0x01] })),
         ("Have", Frame::Have(Pieces { runs: &[7, 1, 0xC8, 0x01, 2] })),
         ("Lost", Frame::Lost(Pieces { runs: &[9, 1] })),
-        ("Request", request(1_600_000, 4, Class::Prefetch, false)),
-        ("Request demand", request(0, 1, Class::Demand, true)),
-        ("Request fill", request(1 << 31, 16, Class::Fill, false)),
+        ("Request", request(1_600_000, 4, Class::Prefetch, false, false)),
+        ("Request demand", request(0, 1, Class::Demand, true, false)),
+        ("Request raise", request(5, 2, Class::Demand, false, true)),
+        ("Request fill", request(1 << 31, 16, Class::Fill, false, false)),
         ("Cancel", Frame::Cancel(Run { first: 127, count: 1 })),
         ("Data", Frame::Data(Data { piece: 65_536, bytes: 20_000 })),
         ("Data zero", Frame::Data(Data { piece: 1, bytes: 0 })),
@@ -131,6 +139,43 @@ fn every_kind_has_a_vector() {
     for number in [0].into_iter().chain(0xF0..=0xFF) {
         assert_eq!(Kind::from_number(number), None, "{number:#x} is never assigned");
     }
+}
+
+#[test]
+fn the_document_shows_the_same_bytes() {
+    let vectors = vectors();
+    let mut shown = 0;
+    for block in PROTOCOL.split("```hex ").skip(1) {
+        let (name, lines) = block.split("\n```").next().unwrap().split_once('\n').unwrap();
+        let bytes: Vec<u8> = lines.lines().flat_map(unhex).collect();
+        assert_eq!(Some(&bytes), vectors.get(name), "the example of {name}");
+        shown += 1;
+    }
+    assert!(shown >= 2, "the document has no examples");
+    for kind in Kind::ALL {
+        let row = format!("| `{:#04x}` | {kind:?} |", kind.number());
+        assert!(PROTOCOL.contains(&row), "the table of kinds lacks {row}");
+    }
+    for link in [LinkKind::Plain, LinkKind::Encrypted] {
+        let line = preface(link).map(|byte| format!("{byte:02x}")).join(" ");
+        assert!(PROTOCOL.contains(&line), "the preface {line} is missing");
+    }
+}
+
+#[test]
+fn the_sizes_that_the_document_counts_on_are_right() {
+    let vectors = vectors();
+    let bytes = |name| vectors[name].len();
+    assert_eq!((bytes("Request"), bytes("Data")), (15, 15));
+    assert!(bytes("Busy") + 2 <= 14, "a Busy, were its piece 16,384 or more");
+    assert_eq!(bytes("Have") - 5, 9, "a Have without its runs");
+}
+
+#[test]
+fn a_link_speaks_the_lower_of_two_versions() {
+    assert_eq!(agreed_version(VERSION), Some(VERSION));
+    assert_eq!(agreed_version(u16::MAX), Some(VERSION), "the newer side decides whether it can");
+    assert_eq!(agreed_version(VERSION_MIN - 1), None);
 }
 
 #[test]

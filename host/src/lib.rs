@@ -1,4 +1,4 @@
-//! What swarmdisk's hosts share.
+//! What swarmdisk's hosts share: the store, the node, exports, the commands.
 
 pub mod check;
 pub mod digest;

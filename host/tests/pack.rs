@@ -11,6 +11,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use swarmdisk_core::format::manifest::Codec;
+use swarmdisk_host::digest::to_hex;
 use swarmdisk_host::image::ImageError;
 use swarmdisk_host::pack::{PackError, PackOptions, pack};
 use swarmdisk_host::store::Store;
@@ -46,6 +47,39 @@ fn equal_image_and_options_give_equal_bytes() {
     }
     options.level = 1;
     assert_ne!(pack(&options, &|_, _| {}).unwrap().image, packed.report.image);
+}
+
+/// A fixed id: whoever changes it changes what `pack` makes of old images. Without a codec, so that zstd has no say.
+#[test]
+fn the_id_of_an_image_is_fixed() {
+    let packed = packed(20);
+    let out = packed.dir.path().join("none.swarm");
+    let options = PackOptions { codec: Codec::None, ..PackOptions::new(&packed.raw, &out, &GO_ON) };
+    let id = to_hex(&pack(&options, &|_, _| {}).unwrap().image);
+    assert_eq!(id, "204fa45d5234bd19c3a0ed375299180f6f7a06a63561a5249b42257dec454fca");
+}
+
+/// Images that are damaged, or made by someone of ill will, are refused or packed, but nothing panics.
+#[test]
+fn damaged_qcow2_images_never_panic() {
+    if Command::new("qemu-img").arg("--version").output().is_err() {
+        return skip("qemu-img is not there (Debian: apt install qemu-utils)");
+    }
+    let packed = packed(8);
+    let (image, out) = (packed.dir.path().join("image.qcow2"), packed.dir.path().join("other.swarm"));
+    qemu_img(&["convert", "-f", "raw", "-O", "qcow2", "-c"], &[&packed.raw, &image]);
+    let good = fs::read(&image).unwrap();
+    // The header, then what is not zero of the tables.
+    let tables = (512..good.len().min(5 << 16)).filter(|at| good[*at] != 0).step_by(7).take(300);
+    // Not the size: a disk of many TiB is packed, and takes its time.
+    for at in (0..24).chain(30..112).chain(tables) {
+        for value in [good[at] ^ 0x80, good[at] ^ 1, 0xff] {
+            let mut bad = good.clone();
+            bad[at] = value;
+            fs::write(&image, &bad).unwrap();
+            let _ = pack(&PackOptions::new(&image, &out, &GO_ON), &|_, _| {});
+        }
+    }
 }
 
 #[test]
@@ -157,9 +191,21 @@ fn no_other_file_is_read_on_an_images_behalf() {
 
 #[test]
 fn without_qemu_img_the_error_names_the_package() {
+    const CHILD: &str = "SWARMDISK_TEST_NO_QEMU_IMG";
+    if let Ok(folder) = std::env::var(CHILD) {
+        let (image, out) = (Path::new(&folder).join("x.vhdx"), Path::new(&folder).join("x.swarm"));
+        fs::write(&image, b"vhdxfile and more").unwrap();
+        let error = pack(&PackOptions::new(&image, &out, &GO_ON), &|_, _| {}).unwrap_err();
+        assert!(matches!(error, PackError::Image(ImageError::ToolMissing { .. })), "{error}");
+        assert!(error.to_string().contains("apt install qemu-utils"), "{error}");
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
-    let error = ImageError::ToolMissing { path: dir.path().join("x.vhdx"), format: "vhdx" };
-    assert!(error.to_string().contains("apt install qemu-utils"), "{error}");
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "without_qemu_img_the_error_names_the_package"]);
+    let output = command.env(CHILD, dir.path()).env("PATH", dir.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(names(dir.path()), ["x.vhdx"]);
 }
 
 #[test]

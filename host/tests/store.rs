@@ -151,11 +151,11 @@ fn a_cache_can_be_opened_with_no_network() {
 /// Cuts the log at every byte: what is left must claim just what its whole records say, and all of it must be right.
 #[test]
 fn a_kill_at_any_byte_of_the_log_costs_one_record() {
-    let packed = packed(600);
+    let packed = packed(300);
     let (origin, cache) = origin_and_cache(&packed);
     let log = cache.path().with_extension(HELD_LOG);
     let mut after = vec![(fs::metadata(&log).unwrap().len(), held(&cache))];
-    for piece in leaves_first(&origin).take(30) {
+    for piece in leaves_first(&origin).take(20) {
         copy_piece(&origin, &cache, piece);
         after.push((fs::metadata(&log).unwrap().len(), held(&cache)));
     }

@@ -11,11 +11,15 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, RwLock};
+use std::time::{Duration, Instant};
 use swarmdisk_core::bitmap::{Bits, assign, assign_run};
 use swarmdisk_core::format::manifest::ManifestView;
 use swarmdisk_core::format::superblock::{SUPERBLOCK_BYTES, Superblock, SuperblockError};
 use swarmdisk_core::geometry::LeafIndex;
 use swarmdisk_core::ids::Digest;
+
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 impl Store {
     /// Opens a complete `.swarm` file, to read: a seed's, or one to attach. A cache that has become complete will do.
@@ -183,11 +187,16 @@ pub(crate) fn write_head(file: &File, image: Digest, manifest: &[u8], file_bytes
     Ok(())
 }
 
+/// Waits a little for the lock: a process that was just killed, or a child between `fork` and `exec`, may have it still.
 fn lock(file: &File, path: &Path) -> Result<(), StoreError> {
-    match file.try_lock() {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(StoreError::io("lock", path)(error)),
+    let patience_end = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if Instant::now() < patience_end => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { path: path.to_owned() }),
+            Err(TryLockError::Error(error)) => return Err(StoreError::io("lock", path)(error)),
+        }
     }
 }
 

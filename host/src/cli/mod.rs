@@ -1,0 +1,54 @@
+//! The command line, the same on every operating system: arguments in, exit status out.
+//!
+//! *Invariants*: what a command has to say goes to stdout, all else to stderr; an error is one line that says what is
+//! wrong and what to do; exit 2 for usage, 1 for the rest.
+
+mod args;
+mod attach;
+mod check;
+mod failure;
+mod pack;
+mod profile;
+mod replay;
+mod run;
+mod seed;
+mod signals;
+mod status;
+
+pub use failure::Failure;
+
+use args::{Args, Command};
+use clap::Parser;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Runs the command that the process's arguments name.
+pub fn main() -> ExitCode {
+    let began = Instant::now();
+    let args = Args::parse();
+    let outcome = match args.command {
+        Command::Pack(args) => pack::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Profile(args) => profile::run(&args),
+        Command::Seed(args) => on_runtime(seed::run(args)),
+        Command::Attach(args) => on_runtime(attach::run(args, began)),
+        Command::Run(args) => on_runtime(run::run(args, began)),
+        Command::Replay(args) => on_runtime(replay::run(args)),
+        Command::Status(args) => on_runtime(status::run(args)),
+        Command::Demo(args) => crate::demo::run(&args),
+    };
+    outcome.unwrap_or_else(|failure| {
+        eprintln!("swarmdisk: {failure}");
+        failure.exit_code()
+    })
+}
+
+/// Runs a command that needs the network.
+fn on_runtime(command: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(format!("cannot start threads: {error}")))?;
+    let outcome = runtime.block_on(command);
+    // Blocking reads of files may be under way: the process does not wait for them.
+    runtime.shutdown_background();
+    outcome
+}
