@@ -3,7 +3,7 @@
 mod common;
 mod nodes;
 
-use common::packed;
+use common::{packed, skip};
 use nodes::{GUEST, LOCAL, asking, node_options, read_all, seed, start};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -211,7 +211,6 @@ async fn what_rots_in_a_cache_is_fetched_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_rots_at_a_seed_is_refused_and_had_from_another() {
-    swarmdisk_host::log::set_level(swarmdisk_host::log::Level::Debug);
     let packed = packed(40);
     let image = packed.report.image;
     let good = seed(&packed.swarm).await;
@@ -247,4 +246,48 @@ async fn a_limited_node_receives_no_faster() {
     let rate = packed.report.payload_bytes as f64 / begin.elapsed().as_secs_f64();
     println!("{:.1} % of the limit", rate * 100.0 / LIMIT as f64);
     assert!(rate <= LIMIT as f64 * 1.05, "{rate}");
+}
+
+/// A tiny file system of its own; unmounted when dropped.
+struct Tmpfs(tempfile::TempDir);
+
+impl Tmpfs {
+    fn mount(size: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let options = format!("size={size}");
+        let mount =
+            std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(dir.path()).output();
+        mount.is_ok_and(|output| output.status.success()).then_some(Self(dir))
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guests_are_served_though_the_disk_is_full() {
+    let Some(disk) = Tmpfs::mount("1m") else {
+        return skip("no small file system: mounting a tmpfs needs root");
+    };
+    let packed = packed(400);
+    let seed = seed(&packed.swarm).await;
+    let node = start(node_options(&disk.0, packed.report.image, &[(seed.address, true)]).await).await;
+    let reader = node.disk();
+    for _ in 0..2 {
+        assert!(read_all(&reader, 300_000).await == packed.bytes);
+    }
+    let readers = (0..8).map(|at| {
+        let disk = node.disk();
+        tokio::spawn(async move { read_all(&disk, 65536 * (1 + at)).await })
+    });
+    for reader in readers.collect::<Vec<_>>() {
+        assert!(reader.await.unwrap() == packed.bytes);
+    }
+    let snapshot = node.handle.snapshot().await.unwrap();
+    assert!(snapshot.held_count < snapshot.piece_count);
+    assert_eq!(snapshot.stats.corrupt_pieces, 0);
+    node.end().await;
 }

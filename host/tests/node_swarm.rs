@@ -185,3 +185,43 @@ async fn a_limited_seed_keeps_its_limit() {
     println!("{:.1} % of the limit", rate * 100.0 / LIMIT as f64);
     assert!(rate <= LIMIT as f64 * 1.05, "{rate}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_with_comings_and_goings() {
+    const NODES: usize = 12;
+    let packed = packed(200);
+    let image = packed.report.image;
+    let seed = start(NodeOptions { rates: Rates::new(Some(6_000_000), None), ..seed_options(&packed.swarm) }).await;
+    let expected = Arc::new(packed.bytes.clone());
+    let mut tasks = Vec::new();
+    for at in 0..NODES {
+        let (address, expected) = (seed.address, expected.clone());
+        tasks.push(tokio::spawn(async move {
+            let dir = tempfile::tempdir().unwrap();
+            // Every third node ends in the middle and comes again with what it has.
+            if at % 3 == 0 {
+                let node = node(&dir, image, &[(address, true)], Fill::Off).await;
+                let half = expected.len() as u64 / 2;
+                assert!(read_range(&node.disk(), 0, half, 150_000).await == expected[..half as usize]);
+                node.end().await;
+            }
+            let node = node(&dir, image, &[(address, true)], Fill::Off).await;
+            let disk = node.disk();
+            assert!(read_all(&disk, 100_000 + at as u32 * 10_000).await == *expected);
+            let snapshot = node.handle.snapshot().await.unwrap();
+            assert_eq!(snapshot.stats.corrupt_pieces, 0);
+            (node, dir, snapshot.fetched_origin_bytes)
+        }));
+    }
+    let (mut nodes, mut from_origin) = (Vec::new(), 0);
+    for task in tasks {
+        let (node, dir, bytes) = task.await.unwrap();
+        from_origin += bytes;
+        nodes.push((node, dir));
+    }
+    let copies = from_origin as f64 / packed.report.payload_bytes as f64;
+    println!("{NODES} nodes took {copies:.1} copies from the seed");
+    for (node, _dir) in nodes {
+        node.end().await;
+    }
+}
