@@ -129,6 +129,8 @@ impl Link {
 pub(super) struct Slot {
     pub(super) id: SlotId,
     pub(super) peer: PeerId,
+    /// Where it came from, for the log.
+    pub(super) address: SocketAddr,
     pub(super) body: Bytes,
 }
 
@@ -161,9 +163,9 @@ impl Task<'_> {
             tokio::select! {
                 biased;
                 request = requests.recv() => {
-                    let Some(request) = request else { return self.say_goodbye().await };
+                    let Some(request) = request else { return self.say_goodbye(messages).await };
                     if let Some(done) = self.on_request(request) {
-                        self.say_goodbye().await;
+                        self.say_goodbye(messages).await;
                         // Whoever asked may have gone.
                         let _ = done.send(());
                         return;
@@ -391,11 +393,9 @@ impl Task<'_> {
 
     fn on_landed(&mut self, peer: PeerId, slot: SlotId, body: Bytes) {
         // With the link, the engine has forgotten what was landing on it.
-        if !self.links.contains_key(&peer) {
-            return;
-        }
+        let Some(address) = self.links.get(&peer).map(Link::address) else { return };
         if let Some(row) = self.slots.get_mut(slot.index()) {
-            *row = Some(Slot { id: slot, peer, body });
+            *row = Some(Slot { id: slot, peer, address, body });
             self.tell(Event::BodyLanded { slot });
         }
     }
@@ -415,9 +415,9 @@ impl Task<'_> {
                 Verdict::Genuine
             }
             Ok(false) => {
-                let address = self.slot(slot).and_then(|row| self.links.get(&row.peer)).map(Link::address);
-                let from = address.map_or("a node that has left".to_owned(), |address| address.to_string());
-                log::warn(format_args!("{from} sent wrong bytes for piece {}; it is dropped", piece.get()));
+                let from = self.slot(slot).map_or("somebody".to_owned(), |row| row.address.to_string());
+                // That the link is closed for it is said louder.
+                log::info(format_args!("{from} sent wrong bytes for piece {}", piece.get()));
                 Verdict::Corrupt
             }
             Err(error) => {
@@ -504,7 +504,9 @@ impl Task<'_> {
         }
     }
 
-    async fn say_goodbye(mut self) {
+    async fn say_goodbye(mut self, messages: mpsc::Receiver<Message>) {
+        // Writers are not to wait for somebody who no longer listens.
+        drop(messages);
         let mut writers = Vec::new();
         for (_, link) in self.links.drain() {
             say_bye(&link, Farewell::Leaving);
