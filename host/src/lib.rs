@@ -2,7 +2,9 @@
 
 pub mod disk;
 pub mod latency;
+pub mod nbd;
 pub mod observed;
+pub mod replay;
 pub mod report;
 pub mod trace;
 pub mod units;
