@@ -413,7 +413,7 @@ mod tests {
     fn talk(input: &[u8], structured: bool) -> (Vec<u8>, io::Result<()>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
-            let (mut heard, write) = tokio::io::simplex(8 << 20);
+            let (mut heard, write) = tokio::io::duplex(8 << 20);
             let (_down, going_down) = watch::channel(false);
             let session = Session { guest: GuestId(0), structured, allocation: structured };
             let ended = serve(input, write, Arc::new(HalfDisk), session, going_down).await;
