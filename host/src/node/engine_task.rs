@@ -19,10 +19,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use swarmdisk_core::engine::{
-    Change, Config, Contact, Demand, Engine, Event, Footprint, Landing, PeerError, PeerRow, Received, Served,
-    SetupError, Storage, Transfer, Upload, Verdict,
-};
+use swarmdisk_core::engine::{Config, Engine, Event, Footprint, Landing, PeerError, Received, SetupError, Verdict};
 use swarmdisk_core::format::profile::ProfileEntry;
 use swarmdisk_core::geometry::{Piece, PieceIndex};
 use swarmdisk_core::ids::{GuestId, PeerId, SlotId, UploadId};
