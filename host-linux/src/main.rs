@@ -1,3 +1,5 @@
-//! The `swarmdisk` command for Linux.
+//! The `swarmdisk` command for Linux: everything is in `swarmdisk-host`, which other systems' commands share.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    swarmdisk_host::cli::main()
+}

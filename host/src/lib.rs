@@ -1,16 +1,23 @@
 //! What swarmdisk's hosts share: the store, the node, exports, the commands.
 
 pub mod check;
+pub mod cli;
+pub mod demo;
 pub mod digest;
 pub mod disk;
 pub mod image;
 pub mod latency;
 pub mod log;
+pub mod nbd;
 pub mod node;
 pub mod observed;
 pub mod pack;
+pub mod profile;
 pub mod progress;
+pub mod reference;
+pub mod replay;
 pub mod report;
+pub mod status;
 pub mod store;
 pub mod trace;
 pub mod units;

@@ -80,15 +80,15 @@ pub fn build(store: &Store, traces: &[(String, Trace)]) -> Result<(Vec<u8>, usiz
 fn first_touches(geometry: Geometry, name: &str, trace: &Trace) -> Result<BTreeMap<ChunkIndex, u64>, BuildError> {
     let image_bytes = geometry.image_bytes();
     let mut touched = BTreeMap::new();
-    for request in trace.requests.iter().filter(|request| request.op == Op::Read && request.len > 0) {
-        let end = request.offset.saturating_add(u64::from(request.len));
+    for request in trace.requests.iter().filter(|request| request.op == Op::Read && request.bytes > 0) {
+        let end = request.offset.saturating_add(u64::from(request.bytes));
         if end > image_bytes {
             return Err(BuildError::Beyond { trace: name.to_owned(), offset: end - 1, image_bytes });
         }
         let shift = geometry.chunk_shift();
         for index in request.offset >> shift..=(end - 1) >> shift {
             if let Some(chunk) = geometry.chunk(index as u32) {
-                touched.entry(chunk).or_insert(request.at_micros / 1000);
+                touched.entry(chunk).or_insert(request.micros / 1000);
             }
         }
     }

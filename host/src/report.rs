@@ -66,14 +66,18 @@ pub struct ReportError {
 /// # Errors
 /// [`ReportError`] if the folder is missing, full or not writable.
 pub fn write_json(report: &impl Serialize, path: &Path) -> Result<(), ReportError> {
-    replace_file(path, |out| {
+    write_whole(path, |out| {
         serde_json::to_writer_pretty(&mut *out, report)?;
         out.write_all(b"\n")
     })
     .map_err(|source| ReportError { path: path.to_owned(), source })
 }
 
-fn replace_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+/// Writes a file beside its place first, then renames it.
+///
+/// # Errors
+/// Those of the disk; a file that was there before is as it was.
+pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     // Others may read a report, as with any file that the user makes: the umask decides.

@@ -124,9 +124,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     }
 
     fn check_hello(&self, hello: &Hello) -> Result<(), PeerError> {
-        if hello.version != wire::VERSION {
-            return Err(PeerError::Version(hello.version));
-        }
+        wire::agreed_version(hello.version).ok_or(PeerError::Version(hello.version))?;
         if hello.image != self.config.image {
             return Err(PeerError::Image);
         }

@@ -228,7 +228,9 @@ impl<'a> Peers<'a> {
         let row = &mut self.rows[index];
         row.credit_bytes -= i64::from(bytes);
         row.unsent_bytes += bytes;
-        row.ping_due = row.ping_due.max(now + ping);
+        if row.ping_due > now {
+            row.ping_due = now + ping;
+        }
         self.unsent_bytes += u64::from(bytes);
     }
 

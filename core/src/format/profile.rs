@@ -130,6 +130,11 @@ impl<'a> ProfileView<'a> {
         Ok(this)
     }
 
+    /// Which image a profile says it is about; nothing is checked but the magic. `None`: another kind of file.
+    pub fn peek_image(bytes: &[u8]) -> Option<Digest> {
+        (bytes.len() >= HEADER_BYTES && bytes[..8] == MAGIC).then(|| Digest(array(bytes, 12)))
+    }
+
     /// The image that the profile is about.
     pub const fn image(&self) -> Digest {
         self.image

@@ -15,6 +15,7 @@ mod seed;
 mod signals;
 mod status;
 
+pub use args::Demo as DemoArgs;
 pub use failure::Failure;
 
 use args::{Args, Command};

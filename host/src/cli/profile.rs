@@ -10,7 +10,7 @@ use crate::trace::Trace;
 use crate::units::{Bytes, Micros};
 use serde_json::json;
 use std::fs::File;
-use std::io::{BufReader, Write};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use swarmdisk_core::format::profile::ProfileView;
@@ -30,9 +30,10 @@ fn make(paths: &[PathBuf], image: &Path, out: &Path, as_json: bool) -> Result<Ex
     let store = Store::open_complete(image)?;
     let mut traces = Vec::new();
     for path in paths {
-        let file = File::open(path).map_err(|error| Failure::new(format!("cannot open {}: {error}", path.display())))?;
-        let trace = Trace::parse(BufReader::new(file))
-            .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+        let file =
+            File::open(path).map_err(|error| Failure::new(format!("cannot open {}: {error}", path.display())))?;
+        let trace =
+            Trace::parse(BufReader::new(file)).map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
         traces.push((path.display().to_string(), trace));
     }
     let (bytes, entry_count) = build(&store, &traces)?;
@@ -42,12 +43,7 @@ fn make(paths: &[PathBuf], image: &Path, out: &Path, as_json: bool) -> Result<Ex
         let image = to_hex(&store.image());
         println!("{:#}", json!({ "image": image, "chunks": entry_count, "runs": traces.len(), "bytes": bytes.len() }));
     } else {
-        eprintln!(
-            "{}: {entry_count} chunks from {} runs, {}",
-            out.display(),
-            traces.len(),
-            Bytes(bytes.len() as u64)
-        );
+        eprintln!("{}: {entry_count} chunks from {} runs, {}", out.display(), traces.len(), Bytes(bytes.len() as u64));
     }
     Ok(ExitCode::SUCCESS)
 }

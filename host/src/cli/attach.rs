@@ -1,0 +1,264 @@
+//! `swarmdisk attach`, and the session that it shares with `run`: an image attached, from its reference to its report.
+
+use super::args::{Attach, AttachOptions, PrefetchName};
+use super::{Failure, profile, signals};
+use crate::log;
+use crate::nbd::{NbdListen, NbdServer, NbdUri, ServerConfig};
+use crate::node::{
+    Bootstrap, BootstrapOptions, Listener, Node, NodeHandle, NodeOptions, Rates, Serving, SwarmDisk, bootstrap,
+};
+use crate::observed::Observed;
+use crate::reference::Reference;
+use crate::report::{AttachReport, FetchedBytes, write_json};
+use crate::status::{Status, StatusServer};
+use crate::store::Store;
+use bytes::Bytes;
+use etcetera::{BaseStrategy, choose_base_strategy};
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// How long the swarm is asked for an image before the command gives up.
+const BOOTSTRAP_TIME: Duration = Duration::from_secs(30);
+/// How long it is asked for a profile when the image is in the cache already.
+const BOOTSTRAP_TIME_CACHED: Duration = Duration::from_secs(3);
+
+pub(super) async fn run(args: Attach, began: Instant) -> Result<ExitCode, Failure> {
+    let Some(nbd) = &args.nbd else { return Err(Failure::usage("say how to attach: --nbd ADDR or --nbd unix:PATH")) };
+    let end = signals::asked_to_end();
+    tokio::pin!(end);
+    let session = tokio::select! {
+        session = Session::start(&args.target, nbd, &args.options, began) => session?,
+        _ = &mut end => return Err(Failure::new("interrupted before the disk was ready")),
+    };
+    println!("ready {}", session.uri());
+    std::io::stdout().flush()?;
+    end.await;
+    session.end().await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An image attached.
+pub(super) struct Session {
+    node: NodeHandle,
+    disk: Arc<Observed<SwarmDisk>>,
+    uri: NbdUri,
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<()>,
+    report: Option<PathBuf>,
+    began: Instant,
+    _serving: Serving,
+    _status: StatusServer,
+}
+
+impl Session {
+    /// Attaches: when it returns, the first read can be served.
+    pub(super) async fn start(
+        target: &str,
+        nbd: &str,
+        options: &AttachOptions,
+        began: Instant,
+    ) -> Result<Self, Failure> {
+        let listen: NbdListen = nbd.parse().map_err(|error| Failure::usage(format!("{error}")))?;
+        check_writable(options)?;
+        let rates = Rates::new(options.limit_up, options.limit_down);
+        let listener = Listener::bind(options.listen, options.open, &rates)?;
+        let found = find_image(target, options, &rates).await?;
+        let mut node_options = NodeOptions::new(Arc::new(found.store));
+        node_options.advertise = Some(advertised(listener.address(), options.advertise.as_deref()).await?);
+        node_options.profile = found.profile;
+        node_options.prefetch = options.prefetch.into();
+        node_options.fill = options.fill;
+        node_options.rates = rates;
+        node_options.contacts = found.contacts;
+        node_options.bootstrap_bytes = found.received_bytes;
+        let node = Node::start(node_options).await?;
+        let serving = listener.serve(vec![node.clone()]);
+        let swarm_disk = SwarmDisk::new(node.clone(), options.io_timeout);
+        let disk = Arc::new(match &options.record {
+            Some(path) => Observed::recording(swarm_disk, path)?,
+            None => Observed::new(swarm_disk),
+        });
+        let config = ServerConfig { open: options.open, description: target.to_owned(), ..ServerConfig::default() };
+        let server = NbdServer::bind(&listen, disk.clone(), config).await?;
+        let uri = server.uri().clone();
+        let source = Source { node: node.clone(), disk: disk.clone(), uri: uri.to_string(), began };
+        let status = StatusServer::start(options.status, options.open, Arc::new(source)).await?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = tokio::spawn(server.run(async {
+            let _ = stopped.await;
+        }));
+        let report = options.report.clone();
+        Ok(Self { node, disk, uri, stop, server, report, began, _serving: serving, _status: status })
+    }
+
+    /// Where the disk is.
+    pub(super) fn uri(&self) -> &NbdUri {
+        &self.uri
+    }
+
+    /// Detaches, and writes what is to be written.
+    pub(super) async fn end(self) -> Result<(), Failure> {
+        let report = make_report(&self.node, &self.disk, self.began).await;
+        // An error means that the server has ended by itself.
+        let _ = self.stop.send(());
+        let _ = self.server.await;
+        self.node.shutdown().await;
+        let trace = self.disk.finish();
+        if let (Some(path), Some(report)) = (&self.report, report) {
+            write_json(&report, path)?;
+        }
+        Ok(trace?)
+    }
+}
+
+/// Fails early where a file that is only written at the end cannot be.
+fn check_writable(options: &AttachOptions) -> Result<(), Failure> {
+    let Some(path) = &options.report else { return Ok(()) };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path.is_dir() || !folder.is_dir() {
+        return Err(Failure::new(format!("cannot write the report to {}; choose another --report", path.display())));
+    }
+    Ok(())
+}
+
+/// What is known of the image before there is a node.
+struct Found {
+    store: Store,
+    profile: Option<Bytes>,
+    contacts: Vec<(SocketAddr, bool)>,
+    received_bytes: u64,
+}
+
+async fn find_image(target: &str, options: &AttachOptions, rates: &Rates) -> Result<Found, Failure> {
+    let own_profile = options.profile.as_deref().map(profile::read).transpose()?.map(Bytes::from);
+    let wants_profile = matches!(options.prefetch, PrefetchName::Profile | PrefetchName::Auto) && own_profile.is_none();
+    let is_reference = target.contains("://");
+    if !is_reference {
+        let store = blocking({
+            let path = PathBuf::from(target);
+            move || Store::open_complete(&path)
+        })
+        .await??;
+        let contacts = resolve(&options.peer, false).await;
+        return Ok(Found { store, profile: own_profile, contacts, received_bytes: 0 });
+    }
+    let reference: Reference = target.parse().map_err(|error| Failure::usage(format!("{error}")))?;
+    let dir = cache_dir(options)?;
+    let image = reference.image;
+    let cached = blocking({
+        let dir = dir.clone();
+        move || Store::find_cached_manifest(&dir, image)
+    })
+    .await??;
+    let mut contacts = resolve(&reference.hosts, true).await;
+    contacts.extend(resolve(&options.peer, false).await);
+    let request = BootstrapOptions {
+        image,
+        hosts: reference.hosts.iter().chain(&options.peer).cloned().collect(),
+        rates: rates.clone(),
+        patience: if cached.is_some() { BOOTSTRAP_TIME_CACHED } else { BOOTSTRAP_TIME },
+        wants_profile,
+    };
+    let sent = if cached.is_some() && !wants_profile { None } else { Some(bootstrap(request).await) };
+    let (manifest, sent) = match (cached, sent) {
+        (Some(manifest), None) => (manifest, None),
+        (Some(manifest), Some(Ok(sent))) => (manifest, Some(sent)),
+        (Some(manifest), Some(Err(error))) => {
+            log::warn(format_args!("{error}; going on with what the cache holds"));
+            (manifest, None)
+        }
+        (None, Some(Ok(sent))) => (sent.manifest.clone(), Some(sent)),
+        (None, Some(Err(error))) => return Err(error.into()),
+        (None, None) => return Err(Failure::new("the image's manifest is neither in the cache nor asked for")),
+    };
+    let store = blocking(move || Store::open_cache(&dir, image, &manifest)).await??;
+    let (offered, received_bytes) = match sent {
+        Some(Bootstrap { profile, received_bytes, .. }) => (profile.map(Bytes::from), received_bytes),
+        None => (None, 0),
+    };
+    Ok(Found { store, profile: own_profile.or(offered), contacts, received_bytes })
+}
+
+/// Where fetched chunks are kept.
+fn cache_dir(options: &AttachOptions) -> Result<PathBuf, Failure> {
+    let dir = match &options.cache {
+        Some(dir) => dir.clone(),
+        None => choose_base_strategy()
+            .map_err(|_| Failure::new("there is no home directory for the cache; choose one with --cache DIR"))?
+            .cache_dir()
+            .join("swarmdisk"),
+    };
+    std::fs::create_dir_all(&dir)
+        .map_err(|error| Failure::new(format!("cannot make the cache {}: {error}; choose another", dir.display())))?;
+    Ok(dir)
+}
+
+/// Addresses of hosts; a name without one is reported, and is no reason to end while others may have the image.
+async fn resolve(hosts: &[String], seed: bool) -> Vec<(SocketAddr, bool)> {
+    let mut found = Vec::new();
+    for host in hosts {
+        match tokio::net::lookup_host(host).await {
+            Ok(addresses) => found.extend(addresses.map(|address| (address, seed))),
+            Err(error) => log::warn(format_args!("{host} has no address: {error}; check its spelling")),
+        }
+    }
+    found
+}
+
+/// The address that others are told: the one listened on, or the host's with that port.
+pub(super) async fn advertised(listen: SocketAddr, host: Option<&str>) -> Result<SocketAddr, Failure> {
+    let Some(host) = host else { return Ok(listen) };
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(SocketAddr::new(ip, listen.port()));
+    }
+    let unknown = || Failure::usage(format!("{host} has no address; check --advertise"));
+    let mut addresses = tokio::net::lookup_host((host, listen.port())).await.map_err(|_| unknown())?;
+    addresses.next().ok_or_else(unknown)
+}
+
+/// Runs what blocks on a thread of its own.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Failure::new("a thread ended unexpectedly"))
+}
+
+async fn make_report(node: &NodeHandle, disk: &Observed<SwarmDisk>, began: Instant) -> Option<AttachReport> {
+    let snapshot = node.snapshot().await?;
+    let seen = disk.observations();
+    Some(AttachReport {
+        image_bytes: node.store().geometry().image_bytes(),
+        guest_reads: seen.reads,
+        guest_read_bytes: seen.read_bytes,
+        demand_misses: disk.inner().demand_misses(),
+        stall_micros: disk.inner().stalls().total().as_micros() as u64,
+        fetched_bytes: FetchedBytes { origin: snapshot.fetched_origin_bytes, peers: snapshot.fetched_peer_bytes },
+        metadata_bytes: snapshot.metadata_bytes,
+        uploaded_bytes: snapshot.stats.uploaded_bytes,
+        prefetched_bytes: snapshot.stats.prefetched_bytes,
+        prefetch_unused_bytes: snapshot.prefetch_unused_bytes,
+        corrupt_pieces: snapshot.stats.corrupt_pieces,
+        read_latency_micros: seen.latency,
+        run_micros: began.elapsed().as_micros() as u64,
+    })
+}
+
+/// What a status shows of an attached image.
+struct Source {
+    node: NodeHandle,
+    disk: Arc<Observed<SwarmDisk>>,
+    uri: String,
+    began: Instant,
+}
+
+impl crate::status::StatusSource for Source {
+    async fn status(&self) -> Option<Status> {
+        let report = make_report(&self.node, &self.disk, self.began).await?;
+        let image = crate::status::ImageStatus::of(&self.node).await?;
+        Some(Status::attached(self.uri.clone(), image, report))
+    }
+}

@@ -1,0 +1,39 @@
+//! `swarmdisk replay`.
+
+use super::args::Replay;
+use super::{Failure, signals};
+use crate::replay::{ReplayOptions, replay_target};
+use crate::report::write_json;
+use crate::trace::Trace;
+use std::fs::File;
+use std::io::BufReader;
+use std::process::ExitCode;
+
+pub(super) async fn run(args: Replay) -> Result<ExitCode, Failure> {
+    if !(args.speed.is_finite() && args.speed > 0.0) {
+        return Err(Failure::usage(format!("a speed of {} is none; pass a positive number", args.speed)));
+    }
+    let fail = |error: &dyn std::fmt::Display| Failure::new(format!("{}: {error}", args.trace.display()));
+    let file = File::open(&args.trace).map_err(|error| fail(&error))?;
+    let trace = Trace::parse(BufReader::new(file)).map_err(|error| fail(&error))?;
+    let options = ReplayOptions { speed: args.speed, writes: args.writes, verify: args.verify.clone() };
+    let report = tokio::select! {
+        report = replay_target(&trace, &args.disk, &options) => report?,
+        _ = signals::asked_to_end() => return Err(Failure::new("interrupted; nothing was measured")),
+    };
+    if let Some(path) = &args.report {
+        write_json(&report, path)?;
+    }
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        println!("{report}");
+    }
+    if report.mismatches > 0 {
+        return Err(Failure::new(format!(
+            "{} reads were not what the image says; do not use that disk",
+            report.mismatches
+        )));
+    }
+    Ok(ExitCode::SUCCESS)
+}

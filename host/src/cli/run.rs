@@ -1,0 +1,67 @@
+//! `swarmdisk run`: attach, run a command, detach.
+
+use super::args::Run;
+use super::attach::Session;
+use super::{Failure, signals};
+use std::process::{ExitCode, ExitStatus};
+use std::time::Instant;
+use tokio::process::{Child, Command};
+
+/// What stands for the disk in the command.
+const DISK: &str = "{disk}";
+/// A shell's status for a command that it cannot find.
+const NOT_FOUND: u8 = 127;
+
+pub(super) async fn run(args: Run, began: Instant) -> Result<ExitCode, Failure> {
+    // Dropped at the end, with the socket in it.
+    let folder = tempfile::Builder::new().prefix("swarmdisk-").tempdir()?;
+    let nbd = args.nbd.clone().unwrap_or_else(|| format!("unix:{}", folder.path().join("nbd.sock").display()));
+    let end = signals::asked_to_end();
+    tokio::pin!(end);
+    let session = tokio::select! {
+        session = Session::start(&args.target, &nbd, &args.options, began) => session?,
+        _ = &mut end => return Err(Failure::new("interrupted before the disk was ready")),
+    };
+    let uri = session.uri().to_string();
+    let words: Vec<String> = args.command.iter().map(|word| word.replace(DISK, &uri)).collect();
+    let spawned = Command::new(&words[0]).args(&words[1..]).env("SWARMDISK_DISK", &uri).kill_on_drop(true).spawn();
+    let mut child = match spawned {
+        Ok(child) => child,
+        Err(error) => {
+            session.end().await?;
+            eprintln!("swarmdisk: cannot run {}: {error}", words[0]);
+            return Ok(ExitCode::from(NOT_FOUND));
+        }
+    };
+    let status = tokio::select! {
+        status = child.wait() => status,
+        signal = &mut end => {
+            // Ctrl-C reaches the command by itself; a request to end it has to be passed on.
+            if signal != "SIGINT" {
+                ask_to_end(&child);
+            }
+            child.wait().await
+        }
+    };
+    session.end().await?;
+    Ok(exit_code(status?))
+}
+
+fn ask_to_end(child: &Child) {
+    #[cfg(unix)]
+    if let Some(pid) = child.id().and_then(|id| rustix::process::Pid::from_raw(id as i32)) {
+        // It may have ended just now.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+    #[cfg(not(unix))]
+    let _ = child;
+}
+
+/// The command's own status; as a shell does, 128 and the signal's number for one that a signal ended.
+fn exit_code(status: ExitStatus) -> ExitCode {
+    #[cfg(unix)]
+    if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
+        return ExitCode::from(128 + signal as u8);
+    }
+    ExitCode::from(status.code().unwrap_or(1) as u8)
+}

@@ -1,0 +1,63 @@
+//! `swarmdisk status`.
+
+use super::Failure;
+use super::args::Status as StatusArgs;
+use crate::status::{Status, find_all};
+use crate::units::{Bytes, BytesPerSecond, Micros};
+use comfy_table::{Table, presets::NOTHING};
+use std::process::ExitCode;
+
+pub(super) async fn run(args: StatusArgs) -> Result<ExitCode, Failure> {
+    let found = find_all().await;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&found)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    if found.is_empty() {
+        println!("no swarmdisk of this user runs on this machine");
+    }
+    for status in &found {
+        show(status);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(status: &Status) {
+    println!("{} {} (process {}), up {}", status.role, status.place, status.pid, Micros(status.run_micros));
+    for image in &status.images {
+        let percent = u64::from(image.held_pieces) * 100 / u64::from(image.pieces.max(1));
+        println!(
+            "  image {} {}: {percent} % held, sent {}, received {} from the origin and {} from peers",
+            &image.image[..16],
+            Bytes(image.image_bytes),
+            Bytes(image.uploaded_bytes),
+            Bytes(image.fetched_bytes.origin),
+            Bytes(image.fetched_bytes.peers)
+        );
+        if image.peers.is_empty() {
+            continue;
+        }
+        let mut table = Table::new();
+        table.load_style(NOTHING);
+        table.set_header(["    peer", "role", "round trip", "sends us", "holds", "we await", "it awaits"]);
+        for peer in &image.peers {
+            let rate =
+                if peer.bytes_per_sec == 0 { "-".into() } else { BytesPerSecond(peer.bytes_per_sec).to_string() };
+            table.add_row([
+                format!("    {}", peer.address),
+                peer.role.clone(),
+                Micros(peer.rtt_micros).to_string(),
+                rate,
+                format!("{} %", u64::from(peer.pieces) * 100 / u64::from(image.pieces.max(1))),
+                peer.in_flight.to_string(),
+                peer.uploads.to_string(),
+            ]);
+        }
+        println!("{table}");
+    }
+    if let Some(report) = &status.report {
+        for line in report.to_string().lines() {
+            println!("  {line}");
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The NBD server: listeners, connections, shutdown.
+//!
+//! *Purpose*: serves one [`Disk`], read-only, on one TCP address or Unix socket. *Invariants*: beyond loopback only if
+//! told to ([`ServerConfig::open`]), since TLS is not spoken; the socket file of a dead process is replaced, that of a
+//! live one never; our own is removed in the end. *Bounds*: [`ServerConfig::connections_max`] connections, one more is
+//! closed at once; negotiation gets [`HANDSHAKE_TIME`]; a connection's requests as the transmission says.
+
+use super::address::{NbdListen, NbdUri};
+use super::handshake::{Export, negotiate};
+use super::proto::{READ_BYTES_MAX, STRING_BYTES_MAX};
+use super::transmission;
+use crate::disk::Disk;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, lookup_host};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Duration, sleep, timeout};
+
+/// How long a client may negotiate.
+pub const HANDSHAKE_TIME: Duration = Duration::from_secs(30);
+
+/// How a server shall behave.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Whether it may listen beyond loopback, where anybody can then read the disk.
+    pub open: bool,
+    /// Most connections at a time.
+    pub connections_max: usize,
+    /// What clients are told of the disk, in up to 4,096 bytes.
+    pub description: String,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self { open: false, connections_max: 256, description: String::new() }
+    }
+}
+
+/// Why a server cannot listen. Nothing was left behind.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// The operating system refused.
+    #[error("cannot listen on {place}: {source}; choose another --nbd")]
+    Io {
+        /// Where.
+        place: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A live process has the socket.
+    #[error("{} is in use by another process; end that one, or choose another --nbd", .0.display())]
+    InUse(PathBuf),
+    /// Something that is no socket is there.
+    #[error("{} is there and is no socket; remove it, or choose another --nbd", .0.display())]
+    NoSocket(PathBuf),
+    /// The address is not a loopback one.
+    #[error("{0} can be reached from other machines, and NBD has no key here; listen on 127.0.0.1, or pass --open")]
+    NotLoopback(SocketAddr),
+    /// This operating system has no such sockets for us.
+    #[error("Unix sockets are not supported here; choose --nbd 127.0.0.1:0")]
+    NoUnixSockets,
+}
+
+/// A server that listens, but serves only once it [runs](Self::run).
+#[derive(Debug)]
+pub struct NbdServer<D> {
+    listener: Listener,
+    uri: NbdUri,
+    disk: Arc<D>,
+    config: ServerConfig,
+}
+
+#[derive(Debug)]
+enum Listener {
+    Tcp(TcpListener),
+    #[cfg(unix)]
+    Unix(unix::SocketFile),
+}
+
+impl<D: Disk> NbdServer<D> {
+    /// Listens. From now on clients can connect, and wait until the server runs.
+    ///
+    /// # Errors
+    /// [`ServerError`]: the place is taken, not allowed, or the operating system refuses.
+    pub async fn bind(listen: &NbdListen, disk: Arc<D>, mut config: ServerConfig) -> Result<Self, ServerError> {
+        config.description.truncate(config.description.floor_char_boundary(STRING_BYTES_MAX - 4));
+        let (listener, server) = match listen {
+            NbdListen::Tcp { host, port } => {
+                let listener = bind_tcp(host, *port, config.open).await?;
+                let address = listener.local_addr().map_err(io_error(format!("{host}:{port}")))?;
+                let server = NbdListen::Tcp { host: reachable(address.ip()).to_string(), port: address.port() };
+                (Listener::Tcp(listener), server)
+            }
+            NbdListen::Unix(path) => {
+                #[cfg(not(unix))]
+                return Err(ServerError::NoUnixSockets);
+                #[cfg(unix)]
+                {
+                    let absolute = std::path::absolute(path).map_err(io_error(path.display().to_string()))?;
+                    (Listener::Unix(unix::SocketFile::bind(&absolute)?), NbdListen::Unix(absolute))
+                }
+            }
+        };
+        Ok(Self { listener, uri: NbdUri { server, export: String::new() }, disk, config })
+    }
+
+    /// Where guests find the disk; the port is the one that was taken.
+    pub fn uri(&self) -> &NbdUri {
+        &self.uri
+    }
+
+    /// Serves until `shutdown` completes; then requests that are under way get a few seconds, and the socket's file is
+    /// removed. Dropped instead, it ends all connections at once.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let export = Arc::new(Export {
+            image_bytes: self.disk.image_bytes(),
+            preferred_bytes: self.disk.preferred_bytes().clamp(512, READ_BYTES_MAX).next_power_of_two(),
+            description: self.config.description.clone(),
+        });
+        let (down, going_down) = watch::channel(false);
+        let mut connections = JoinSet::new();
+        tokio::pin!(shutdown);
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                Some(_) = connections.join_next() => {}
+                accepted = self.listener.accept() => match accepted {
+                    Ok(stream) if connections.len() < self.config.connections_max => {
+                        let (disk, export) = (Arc::clone(&self.disk), Arc::clone(&export));
+                        connections.spawn(connection(stream, disk, export, going_down.clone()));
+                    }
+                    Ok(_) => {}
+                    // Out of descriptors, most likely: give others the time to close some.
+                    Err(_) => sleep(Duration::from_millis(100)).await,
+                },
+            }
+        }
+        drop(self.listener);
+        let _ = down.send(true);
+        while connections.join_next().await.is_some() {}
+    }
+}
+
+type Stream = (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>);
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                let (read, write) = stream.into_split();
+                Ok((Box::new(read), Box::new(write)))
+            }
+            #[cfg(unix)]
+            Self::Unix(socket) => {
+                let (stream, _) = socket.listener.accept().await?;
+                let (read, write) = stream.into_split();
+                Ok((Box::new(read), Box::new(write)))
+            }
+        }
+    }
+}
+
+/// One connection from its first byte to its last. What ends it is the client's own affair.
+async fn connection<D: Disk>(stream: Stream, disk: Arc<D>, export: Arc<Export>, mut down: watch::Receiver<bool>) {
+    let (mut read, mut write) = stream;
+    let negotiated = tokio::select! {
+        negotiated = timeout(HANDSHAKE_TIME, negotiate(&mut read, &mut write, &export)) => negotiated,
+        _ = down.wait_for(|down| *down) => return,
+    };
+    if let Ok(Ok(Some(session))) = negotiated {
+        let _ = transmission::serve(read, write, disk, session, down).await;
+    }
+}
+
+async fn bind_tcp(host: &str, port: u16, open: bool) -> Result<TcpListener, ServerError> {
+    let fail = || io_error(format!("{host}:{port}"));
+    let addresses: Vec<SocketAddr> = lookup_host((host, port)).await.map_err(fail())?.collect();
+    if let Some(outside) = addresses.iter().find(|address| !open && !is_loopback(address.ip())) {
+        return Err(ServerError::NotLoopback(*outside));
+    }
+    TcpListener::bind(&addresses[..]).await.map_err(fail())
+}
+
+fn io_error(place: String) -> impl FnOnce(io::Error) -> ServerError {
+    |source| ServerError::Io { place, source }
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}
+
+/// The address at which a client on this machine reaches a server that listens on `ip`.
+fn reachable(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    }
+}
+
+#[cfg(unix)]
+mod unix {
+    //! A Unix socket's file: made, replaced and removed.
+
+    use super::{ServerError, io_error};
+    use std::fs;
+    use std::io;
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    use std::os::unix::net::UnixStream;
+    use std::path::{Path, PathBuf};
+    use tokio::net::UnixListener;
+
+    /// Listens; dropping it removes the file, if it is still ours.
+    #[derive(Debug)]
+    pub(super) struct SocketFile {
+        pub listener: UnixListener,
+        path: PathBuf,
+        /// Device and inode.
+        identity: (u64, u64),
+    }
+
+    impl SocketFile {
+        pub fn bind(path: &Path) -> Result<Self, ServerError> {
+            let fail = || io_error(path.display().to_string());
+            let listener = match UnixListener::bind(path) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    remove_dead(path)?;
+                    UnixListener::bind(path)
+                }
+                bound => bound,
+            };
+            let listener = listener.map_err(fail())?;
+            let identity = identity(path).map_err(fail())?;
+            Ok(Self { listener, path: path.to_owned(), identity })
+        }
+    }
+
+    impl Drop for SocketFile {
+        fn drop(&mut self) {
+            if identity(&self.path).is_ok_and(|identity| identity == self.identity) {
+                let _ = fs::remove_file(&self.path);
+            }
+        }
+    }
+
+    fn identity(path: &Path) -> io::Result<(u64, u64)> {
+        fs::symlink_metadata(path).map(|meta| (meta.dev(), meta.ino()))
+    }
+
+    /// Removes the socket file of a process that is gone: nobody accepts there.
+    fn remove_dead(path: &Path) -> Result<(), ServerError> {
+        let fail = || io_error(path.display().to_string());
+        if !fs::symlink_metadata(path).map_err(fail())?.file_type().is_socket() {
+            return Err(ServerError::NoSocket(path.to_owned()));
+        }
+        match UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(fail()),
+            _ => Err(ServerError::InUse(path.to_owned())),
+        }
+    }
+}

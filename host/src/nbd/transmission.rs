@@ -1,0 +1,500 @@
+//! The server's side of the transmission phase (proto.md, "Transmission"): requests in, replies as they complete.
+//!
+//! *Purpose*: one reader that starts a task for each read, one writer that sends what has completed, many replies with
+//! one system call. *Invariants*: replies to one request are whole and in order, those of different requests come as they
+//! complete. When the client goes away, its reads are given up; after `DISC` or at shutdown they have [`GRACE`].
+//! *Bounds*: a connection's requests weigh at most [`WEIGHT_MAX`]; then nothing more is read from it.
+
+use super::handshake::{Session, violation};
+use super::proto::{self, READ_BYTES_MAX, REQUEST_BYTES, Request, chunk, cmd, errno};
+use crate::disk::{self, Disk, DiskError, ExtentKind};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Duration, timeout};
+
+/// How long requests that are under way get to complete when the connection ends in order.
+pub(super) const GRACE: Duration = Duration::from_secs(5);
+/// What a connection's requests may weigh together, in bytes: two of the largest.
+const WEIGHT_MAX: usize = 2 * (READ_BYTES_MAX + WEIGHT_BASE) as usize;
+/// What a request weighs beside its data, in bytes; so at most 129 are under way.
+const WEIGHT_BASE: u32 = 512 * 1024;
+/// Most replies that one system call sends.
+const BATCH_REPLIES: usize = 64;
+/// Most parts of a vectored write (Linux's `IOV_MAX`).
+const WRITE_PARTS: usize = 1024;
+/// Most extents of one reply.
+const EXTENTS_MAX: usize = 1024;
+
+/// Serves a connection after its negotiation, until it ends.
+pub(super) async fn serve<R, W, D>(
+    read: R,
+    write: W,
+    disk: Arc<D>,
+    session: Session,
+    mut shutdown: watch::Receiver<bool>,
+) -> io::Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin + Send + 'static,
+    D: Disk,
+{
+    let (replies, queue) = mpsc::unbounded_channel();
+    // Aborted with the set if the connection ends at once.
+    let mut writer = JoinSet::new();
+    writer.spawn(send_replies(write, queue));
+    let weight = Arc::new(Semaphore::new(WEIGHT_MAX));
+    let mut connection = Connection {
+        read,
+        buffer: BytesMut::with_capacity(16 * 1024),
+        disk,
+        session,
+        replies,
+        weight,
+        reads: JoinSet::new(),
+    };
+    tokio::select! {
+        ended = connection.run() => ended?,
+        sent = writer.join_next() => return finished(sent),
+        _ = shutdown.wait_for(|down| *down) => {}
+    }
+    let Connection { mut reads, replies, .. } = connection;
+    let drain = async {
+        while let Some(read) = reads.join_next().await {
+            read.map_err(io::Error::other)?;
+        }
+        drop(replies);
+        finished(writer.join_next().await)
+    };
+    timeout(GRACE, drain).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+fn finished(sent: Option<Result<io::Result<()>, JoinError>>) -> io::Result<()> {
+    sent.map_or(Ok(()), |sent| sent.unwrap_or_else(|error| Err(io::Error::other(error))))
+}
+
+struct Connection<R, D> {
+    read: R,
+    buffer: BytesMut,
+    disk: Arc<D>,
+    session: Session,
+    replies: Replies,
+    weight: Arc<Semaphore>,
+    reads: JoinSet<()>,
+}
+
+type Replies = mpsc::UnboundedSender<Reply>;
+
+impl<R: AsyncRead + Unpin, D: Disk> Connection<R, D> {
+    /// Until the client disconnects in order; any other end is an error.
+    async fn run(&mut self) -> io::Result<()> {
+        loop {
+            let request = self.next_request().await?;
+            if request.command == cmd::DISC {
+                return Ok(());
+            }
+            let bytes = if request.command == cmd::READ { request.bytes.min(READ_BYTES_MAX) } else { 0 };
+            let permit = Arc::clone(&self.weight).acquire_many_owned(WEIGHT_BASE + bytes).await;
+            let permit = permit.map_err(io::Error::other)?;
+            self.handle(request, permit).await?;
+        }
+    }
+
+    async fn next_request(&mut self) -> io::Result<Request> {
+        loop {
+            if let Some(head) = self.buffer.first_chunk::<REQUEST_BYTES>() {
+                let request = Request::parse(head).map_err(|_| violation("no request where one must be"))?;
+                self.buffer.advance(REQUEST_BYTES);
+                return Ok(request);
+            }
+            tokio::select! {
+                read = self.read.read_buf(&mut self.buffer) => if read? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                },
+                // A reply that never comes would hang the client: better no connection.
+                Some(done) = self.reads.join_next() => done.map_err(io::Error::other)?,
+            }
+        }
+    }
+
+    async fn handle(&mut self, request: Request, permit: OwnedSemaphorePermit) -> io::Result<()> {
+        let answer = Answer { request, session: self.session, replies: self.replies.clone(), permit };
+        match request.command {
+            cmd::READ => match self.read_fault(&request) {
+                Some(fault) => answer.error(errno::EINVAL, fault),
+                None => {
+                    let disk = Arc::clone(&self.disk);
+                    self.reads.spawn(answer.read(disk));
+                }
+            },
+            cmd::BLOCK_STATUS => match self.status_fault(&request) {
+                Some(fault) => answer.error(errno::EINVAL, fault),
+                None => {
+                    let disk = Arc::clone(&self.disk);
+                    self.reads.spawn(answer.block_status(disk));
+                }
+            },
+            cmd::FLUSH if request.flags == 0 => answer.done(),
+            cmd::WRITE => {
+                self.drain_payload(request.bytes).await?;
+                answer.error(errno::EPERM, "the disk is read-only");
+            }
+            cmd::TRIM | cmd::WRITE_ZEROES => answer.error(errno::EPERM, "the disk is read-only"),
+            _ => answer.error(errno::EINVAL, "the command is not supported"),
+        }
+        while let Some(done) = self.reads.try_join_next() {
+            done.map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    fn read_fault(&self, request: &Request) -> Option<&'static str> {
+        let allowed = if self.session.structured { cmd::FLAG_DF } else { 0 };
+        if request.flags & !allowed != 0 {
+            return Some("the read has flags that were not agreed on");
+        }
+        if request.bytes > READ_BYTES_MAX {
+            return Some("the read is longer than the maximum block size");
+        }
+        self.range_fault(request)
+    }
+
+    fn status_fault(&self, request: &Request) -> Option<&'static str> {
+        if !self.session.allocation {
+            return Some("base:allocation was not negotiated");
+        }
+        if request.flags & !cmd::FLAG_REQ_ONE != 0 || request.bytes == 0 {
+            return Some("the status request has unknown flags or no length");
+        }
+        self.range_fault(request)
+    }
+
+    fn range_fault(&self, request: &Request) -> Option<&'static str> {
+        let range = disk::check_range(self.disk.image_bytes(), request.offset, request.bytes.into());
+        range.err().map(|_| "the range reaches beyond the end of the disk")
+    }
+
+    /// Reads and forgets what a write brings. A client that wants to write more at a time than any may is cut off.
+    async fn drain_payload(&mut self, bytes: u32) -> io::Result<()> {
+        if bytes > READ_BYTES_MAX {
+            return Err(violation("a write longer than the maximum block size"));
+        }
+        let buffered = self.buffer.len().min(bytes as usize);
+        self.buffer.advance(buffered);
+        let rest = u64::from(bytes) - buffered as u64;
+        let drained = tokio::io::copy(&mut (&mut self.read).take(rest), &mut tokio::io::sink()).await?;
+        if drained == rest { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+}
+
+/// Part of what goes to the client: a head, then data that is sent from where it lies.
+struct Reply {
+    head: [u8; HEAD_BYTES_MAX],
+    head_bytes: u8,
+    body: Vec<Bytes>,
+    /// With the last part of an answer: its weight is off the connection when this is sent.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// The longest head: of a chunk, with the offset of its data.
+const HEAD_BYTES_MAX: usize = 28;
+
+impl Reply {
+    fn head(&self) -> &[u8] {
+        &self.head[..self.head_bytes.into()]
+    }
+}
+
+/// A request on its way to its answer.
+struct Answer {
+    request: Request,
+    session: Session,
+    replies: Replies,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Answer {
+    async fn read<D: Disk>(self, disk: Arc<D>) {
+        let Request { offset, bytes, flags, .. } = self.request;
+        let segments = match disk.read(self.session.guest, offset, bytes).await {
+            Ok(segments) if segments.iter().map(Bytes::len).sum::<usize>() == bytes as usize => segments,
+            Ok(_) => return self.error(errno::EIO, "the disk gave too little or too much"),
+            Err(error) => return self.disk_error(&error),
+        };
+        if !self.session.structured {
+            return self.simple(0, segments);
+        }
+        if bytes == 0 {
+            return self.chunk(chunk::NONE, &[], Vec::new());
+        }
+        if flags & cmd::FLAG_DF != 0 || !segments.iter().any(disk::is_zero_segment) {
+            return self.chunk(chunk::OFFSET_DATA, &offset.to_be_bytes(), segments);
+        }
+        self.runs(segments);
+    }
+
+    /// Data and holes in turn.
+    fn runs(self, segments: Vec<Bytes>) {
+        let mut offset = self.request.offset;
+        let mut rest = segments.into_iter().peekable();
+        while let Some(first) = rest.next() {
+            let hole = disk::is_zero_segment(&first);
+            let mut run_bytes = first.len();
+            let mut run = vec![first];
+            while let Some(next) = rest.next_if(|next| disk::is_zero_segment(next) == hole) {
+                run_bytes += next.len();
+                run.push(next);
+            }
+            let (kind, body) = if hole {
+                (chunk::OFFSET_HOLE, vec![Bytes::copy_from_slice(&(run_bytes as u32).to_be_bytes())])
+            } else {
+                (chunk::OFFSET_DATA, run)
+            };
+            if rest.peek().is_none() {
+                return self.chunk(kind, &offset.to_be_bytes(), body);
+            }
+            let _ = self.replies.send(chunk_reply(0, kind, self.request.cookie, &offset.to_be_bytes(), body, None));
+            offset += run_bytes as u64;
+        }
+    }
+
+    async fn block_status<D: Disk>(self, disk: Arc<D>) {
+        let Request { offset, bytes, flags, .. } = self.request;
+        let max = if flags & cmd::FLAG_REQ_ONE != 0 { 1 } else { EXTENTS_MAX };
+        let extents = match disk.extents(self.session.guest, offset, bytes.into(), max).await {
+            Ok(extents) if !extents.is_empty() => extents,
+            Ok(_) => return self.error(errno::EIO, "the disk gave no extents"),
+            Err(error) => return self.disk_error(&error),
+        };
+        let mut body = BytesMut::with_capacity(4 + 8 * extents.len());
+        body.put_u32(proto::BASE_ALLOCATION_ID);
+        let mut left = bytes;
+        for extent in extents.iter().take(max) {
+            let length = u32::try_from(extent.bytes).unwrap_or(u32::MAX).min(left);
+            if length > 0 {
+                body.put_u32(length);
+                body.put_u32(if extent.kind == ExtentKind::Zero { proto::STATE_ZERO } else { 0 });
+                left -= length;
+            }
+        }
+        self.chunk(chunk::BLOCK_STATUS, &[], vec![body.freeze()]);
+    }
+
+    fn done(self) {
+        self.simple(0, Vec::new());
+    }
+
+    fn disk_error(self, error: &DiskError) {
+        let number = if matches!(error, DiskError::OutOfRange { .. }) { errno::EINVAL } else { errno::EIO };
+        self.error(number, &error.to_string());
+    }
+
+    fn error(self, number: u32, why: &str) {
+        let must_be_chunk = matches!(self.request.command, cmd::READ | cmd::BLOCK_STATUS);
+        if !(self.session.structured && must_be_chunk) {
+            return self.simple(number, Vec::new());
+        }
+        let why = &why[..why.floor_char_boundary(proto::STRING_BYTES_MAX)];
+        let mut body = BytesMut::with_capacity(6 + why.len());
+        body.put_u32(number);
+        body.put_u16(why.len() as u16);
+        body.put_slice(why.as_bytes());
+        self.chunk(chunk::ERROR, &[], vec![body.freeze()]);
+    }
+
+    fn simple(self, error: u32, body: Vec<Bytes>) {
+        let mut head = [0; HEAD_BYTES_MAX];
+        head[..4].copy_from_slice(&proto::MAGIC_SIMPLE.to_be_bytes());
+        head[4..8].copy_from_slice(&error.to_be_bytes());
+        head[8..16].copy_from_slice(&self.request.cookie.to_be_bytes());
+        self.send(Reply { head, head_bytes: 16, body, _permit: None });
+    }
+
+    /// The last chunk of the answer; `start` is the part of its payload that goes into the head.
+    fn chunk(self, kind: u16, start: &[u8], body: Vec<Bytes>) {
+        let reply = chunk_reply(chunk::FLAG_DONE, kind, self.request.cookie, start, body, None);
+        self.send(reply);
+    }
+
+    fn send(self, reply: Reply) {
+        // An error means that the writer is gone, and the connection with it.
+        let _ = self.replies.send(Reply { _permit: Some(self.permit), ..reply });
+    }
+}
+
+fn chunk_reply(
+    flags: u16,
+    kind: u16,
+    cookie: u64,
+    start: &[u8],
+    body: Vec<Bytes>,
+    permit: Option<OwnedSemaphorePermit>,
+) -> Reply {
+    let payload_bytes = start.len() + body.iter().map(Bytes::len).sum::<usize>();
+    let mut head = [0; HEAD_BYTES_MAX];
+    head[..4].copy_from_slice(&proto::MAGIC_CHUNK.to_be_bytes());
+    head[4..6].copy_from_slice(&flags.to_be_bytes());
+    head[6..8].copy_from_slice(&kind.to_be_bytes());
+    head[8..16].copy_from_slice(&cookie.to_be_bytes());
+    head[16..20].copy_from_slice(&(payload_bytes as u32).to_be_bytes());
+    head[20..20 + start.len()].copy_from_slice(start);
+    Reply { head, head_bytes: 20 + start.len() as u8, body, _permit: permit }
+}
+
+/// Sends replies in the order of the queue until it closes.
+async fn send_replies<W: AsyncWrite + Unpin>(
+    mut write: W,
+    mut queue: mpsc::UnboundedReceiver<Reply>,
+) -> io::Result<()> {
+    let mut batch = Vec::with_capacity(BATCH_REPLIES);
+    while queue.recv_many(&mut batch, BATCH_REPLIES).await > 0 {
+        let mut parts = Vec::with_capacity(batch.iter().map(|reply| 1 + reply.body.len()).sum());
+        for reply in &batch {
+            parts.push(IoSlice::new(reply.head()));
+            parts.extend(reply.body.iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)));
+        }
+        let mut rest = &mut parts[..];
+        while !rest.is_empty() {
+            let sent = write.write_vectored(&rest[..rest.len().min(WRITE_PARTS)]).await?;
+            if sent == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            IoSlice::advance_slices(&mut rest, sent);
+        }
+        batch.clear();
+    }
+    write.shutdown().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::Extent;
+    use proptest::prelude::*;
+    use swarmdisk_core::ids::GuestId;
+
+    /// 64 KiB of ones, then 64 KiB of zeros.
+    struct HalfDisk;
+
+    const HALF: u64 = 65536;
+
+    impl Disk for HalfDisk {
+        fn image_bytes(&self) -> u64 {
+            2 * HALF
+        }
+
+        fn preferred_bytes(&self) -> u32 {
+            4096
+        }
+
+        async fn read(&self, _: GuestId, offset: u64, bytes: u32) -> Result<Vec<Bytes>, DiskError> {
+            let ones = HALF.saturating_sub(offset).min(bytes.into()) as usize;
+            let mut segments = Vec::new();
+            if ones > 0 {
+                segments.push(vec![1; ones].into());
+            }
+            segments.extend(disk::zero_segments(bytes as usize - ones));
+            Ok(segments)
+        }
+
+        async fn extents(&self, _: GuestId, offset: u64, bytes: u64, _: usize) -> Result<Vec<Extent>, DiskError> {
+            let ones = HALF.saturating_sub(offset).min(bytes);
+            let mut extents = Vec::new();
+            disk::push_extent(&mut extents, Extent { bytes: ones, kind: ExtentKind::Data });
+            disk::push_extent(&mut extents, Extent { bytes: bytes - ones, kind: ExtentKind::Zero });
+            Ok(extents)
+        }
+    }
+
+    /// All that the server says to these bytes, and how it ends.
+    fn talk(input: &[u8], structured: bool) -> (Vec<u8>, io::Result<()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let (mut heard, write) = tokio::io::duplex(8 << 20);
+            let (_down, going_down) = watch::channel(false);
+            let session = Session { guest: GuestId(0), structured, allocation: structured };
+            let ended = serve(input, write, Arc::new(HalfDisk), session, going_down).await;
+            let mut said = Vec::new();
+            heard.read_to_end(&mut said).await.unwrap();
+            (said, ended)
+        })
+    }
+
+    fn request(command: u16, flags: u16, offset: u64, bytes: u32) -> Vec<u8> {
+        Request { flags, command, cookie: 7, offset, bytes }.encode().to_vec()
+    }
+
+    #[test]
+    fn data_and_holes_in_chunks() {
+        let bye = request(cmd::DISC, 0, 0, 0);
+        let (said, ended) = talk(&[request(cmd::READ, 0, HALF - 1, 3), bye.clone()].concat(), true);
+        ended.unwrap();
+        let data = b"\x66\x8e\x33\xef\0\0\0\x01\0\0\0\0\0\0\0\x07\0\0\0\x09\0\0\0\0\0\0\xff\xff\x01";
+        let hole = b"\x66\x8e\x33\xef\0\x01\0\x02\0\0\0\0\0\0\0\x07\0\0\0\x0c\0\0\0\0\0\x01\0\0\0\0\0\x02";
+        assert_eq!(said, [&data[..], &hole[..]].concat());
+        let (said, _) = talk(&[request(cmd::READ, cmd::FLAG_DF, HALF - 1, 3), bye.clone()].concat(), true);
+        assert_eq!(&said[4..8], b"\0\x01\0\x01");
+        assert_eq!(&said[28..], [1, 0, 0]);
+        let (said, _) = talk(&[request(cmd::READ, 0, HALF - 1, 3), bye].concat(), false);
+        assert_eq!(said, b"\x67\x44\x66\x98\0\0\0\0\0\0\0\0\0\0\0\x07\x01\0\0");
+    }
+
+    #[test]
+    fn status_of_one_extent_or_all() {
+        let bye = request(cmd::DISC, 0, 0, 0);
+        let body = |flags| {
+            let (said, ended) = talk(&[request(cmd::BLOCK_STATUS, flags, 0, 131_072), bye.clone()].concat(), true);
+            ended.unwrap();
+            said[20..].to_vec()
+        };
+        assert_eq!(body(0), b"\0\0\0\x01\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\x03");
+        assert_eq!(body(cmd::FLAG_REQ_ONE), b"\0\0\0\x01\0\x01\0\0\0\0\0\0");
+    }
+
+    #[test]
+    fn what_is_refused() {
+        let mut input = [request(cmd::WRITE, 0, 0, 5), b"bytes".to_vec()].concat();
+        for (command, flags, offset, bytes) in [
+            (cmd::TRIM, 0, 0, 1),
+            (cmd::FLUSH, 0, 0, 0),
+            (cmd::FLUSH, 1, 0, 0),
+            (99, 0, 0, 0),
+            (cmd::READ, cmd::FLAG_DF, 0, 1),
+            (cmd::READ, 0, u64::MAX, 1),
+            (cmd::READ, 0, 2 * HALF, 1),
+            (cmd::READ, 0, 0, READ_BYTES_MAX + 1),
+            (cmd::BLOCK_STATUS, 0, 0, 1),
+        ] {
+            input.extend(request(command, flags, offset, bytes));
+        }
+        input.extend(request(cmd::DISC, 0, 0, 0));
+        let (said, ended) = talk(&input, false);
+        ended.unwrap();
+        let errors: Vec<u8> = said.chunks(16).map(|reply| reply[7]).collect();
+        assert_eq!(errors, [1, 1, 0, 22, 22, 22, 22, 22, 22, 22]);
+        let (_, ended) = talk(&request(cmd::WRITE, 0, 0, READ_BYTES_MAX + 1), false);
+        assert!(ended.is_err());
+        let (_, ended) = talk(&[0; REQUEST_BYTES], false);
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    proptest! {
+        #[test]
+        fn junk_never_panics(
+            structured: bool,
+            requests in prop::collection::vec((0..10u16, 0..20u16, any::<u64>(), any::<u32>()), 0..20),
+            near in prop::collection::vec((0..10u16, 0..20u16, 0..140_000u64, 0..140_000u32), 0..20),
+            tail in prop::collection::vec(any::<u8>(), 0..60)
+        ) {
+            let mut input = Vec::new();
+            for (command, flags, offset, bytes) in requests.into_iter().filter(|r| r.0 != cmd::WRITE).chain(near) {
+                input.extend(request(command, flags, offset, bytes));
+            }
+            input.extend(tail);
+            let _ = talk(&input, structured);
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! How running nodes are doing: JSON over a Unix socket in the user's runtime directory, and over HTTP where asked for.
+//!
+//! *Purpose*: `swarmdisk status` finds all of a user's nodes on a machine; `--status ADDR` serves the same to monitors.
+//! *Invariants*: only the user can reach the socket (its directory has mode 700); HTTP listens on loopback unless `--open`.
+//! *Bounds*: an answer of [`ANSWER_BYTES_MAX`], [`ANSWER_TIME`] for each process asked.
+
+use crate::digest::to_hex;
+use crate::node::{NodeError, NodeHandle, check_exposure};
+use crate::report::{AttachReport, FetchedBytes};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use swarmdisk_core::wire::Role;
+use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
+
+/// Longest answer that is read, in bytes.
+pub const ANSWER_BYTES_MAX: u64 = 16 << 20;
+/// How long a process may take to answer.
+pub const ANSWER_TIME: Duration = Duration::from_secs(2);
+
+/// A process: a seed, or an attached image.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// `seed` or `node`.
+    pub role: String,
+    /// Its process.
+    pub pid: u32,
+    /// Where it is reached: the disk's URI, or the address that a seed listens on.
+    pub place: String,
+    /// How long it has been running.
+    pub run_micros: u64,
+    /// Its images: one for a node.
+    pub images: Vec<ImageStatus>,
+    /// What a report would say now; only of a node.
+    pub report: Option<AttachReport>,
+}
+
+/// An image of a process.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ImageStatus {
+    /// Its id.
+    pub image: String,
+    /// Its size.
+    pub image_bytes: u64,
+    /// Pieces (chunks and leaf pages) that are held.
+    pub held_pieces: u32,
+    /// Pieces in all.
+    pub pieces: u32,
+    /// Sent to others.
+    pub uploaded_bytes: u64,
+    /// Received, by source.
+    pub fetched_bytes: FetchedBytes,
+    /// The links.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// A link of an image.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Where the other listens.
+    pub address: String,
+    /// `seed` or `node`.
+    pub role: String,
+    /// Round trip.
+    pub rtt_micros: u64,
+    /// What it has sent lately, in bytes a second; 0 if not known.
+    pub bytes_per_sec: u64,
+    /// Pieces that it holds.
+    pub pieces: u32,
+    /// Pieces asked of it and not here yet.
+    pub in_flight: u16,
+    /// Pieces that it has asked for and not been sent yet.
+    pub uploads: u16,
+}
+
+/// Where a status comes from.
+pub trait StatusSource: Send + Sync + 'static {
+    /// How it is going; none if it has ended.
+    fn status(&self) -> impl Future<Output = Option<Status>> + Send;
+}
+
+/// Why the status cannot be served. Nothing is left running.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// Everybody could read it.
+    #[error("{0}")]
+    Exposed(#[from] NodeError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; choose another --status")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl Status {
+    /// Of an attached image.
+    pub fn attached(place: String, image: ImageStatus, report: AttachReport) -> Self {
+        let run_micros = report.run_micros;
+        let pid = std::process::id();
+        Self { role: "node".into(), pid, place, run_micros, images: vec![image], report: Some(report) }
+    }
+
+    /// Of a seed.
+    pub fn seed(address: SocketAddr, images: Vec<ImageStatus>, up: Duration) -> Self {
+        let (pid, run_micros) = (std::process::id(), up.as_micros() as u64);
+        Self { role: "seed".into(), pid, place: address.to_string(), run_micros, images, report: None }
+    }
+}
+
+impl ImageStatus {
+    /// Of a node's image; none if the node has ended.
+    pub async fn of(node: &NodeHandle) -> Option<Self> {
+        let snapshot = node.snapshot().await?;
+        let role = |role: Role| String::from(if role == Role::Seed { "seed" } else { "node" });
+        let peers = snapshot.peers.iter().map(|peer| PeerStatus {
+            address: peer.address.to_string(),
+            role: role(peer.role),
+            rtt_micros: peer.rtt.as_micros() as u64,
+            bytes_per_sec: peer.bytes_per_sec,
+            pieces: peer.piece_count,
+            in_flight: peer.in_flight,
+            uploads: peer.uploads,
+        });
+        Some(Self {
+            image: to_hex(&node.image()),
+            image_bytes: node.store().geometry().image_bytes(),
+            held_pieces: snapshot.held_count,
+            pieces: snapshot.piece_count,
+            uploaded_bytes: snapshot.stats.uploaded_bytes,
+            fetched_bytes: FetchedBytes { origin: snapshot.fetched_origin_bytes, peers: snapshot.fetched_peer_bytes },
+            peers: peers.collect(),
+        })
+    }
+}
+
+/// Serves a status until it is dropped.
+#[derive(Debug)]
+pub struct StatusServer {
+    tasks: Vec<AbortHandle>,
+    socket: Option<PathBuf>,
+}
+
+impl StatusServer {
+    /// Serves at `http`, if given, and at this process's socket, if the system has such.
+    ///
+    /// # Errors
+    /// [`StatusError`] if `http` cannot be listened on. Without its socket a process does its work all the same.
+    pub async fn start<S: StatusSource>(
+        http: Option<SocketAddr>,
+        is_open: bool,
+        source: Arc<S>,
+    ) -> Result<Self, StatusError> {
+        let app =
+            axum::Router::new().route("/", get(answer::<S>)).route("/status", get(answer::<S>)).with_state(source);
+        let mut server = Self { tasks: Vec::new(), socket: None };
+        if let Some(address) = http {
+            check_exposure(address, is_open)?;
+            let failed = |source| StatusError::Listen { address, source };
+            let listener = TcpListener::bind(address).await.map_err(failed)?;
+            server.spawn(axum::serve(listener, app.clone()).into_future());
+        }
+        #[cfg(unix)]
+        if let Some(path) = socket_dir().map(|dir| dir.join(format!("{}.sock", std::process::id()))) {
+            // One that is there is of a dead process that had this one's number.
+            let _ = std::fs::remove_file(&path);
+            if let Ok(listener) = tokio::net::UnixListener::bind(&path) {
+                server.spawn(axum::serve(listener, app).into_future());
+                server.socket = Some(path);
+            }
+        }
+        Ok(server)
+    }
+
+    fn spawn(&mut self, serve: impl Future<Output = std::io::Result<()>> + Send + 'static) {
+        self.tasks.push(tokio::spawn(serve).abort_handle());
+    }
+}
+
+impl Drop for StatusServer {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+        if let Some(path) = &self.socket {
+            // Left behind, it is removed by the next that looks.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+async fn answer<S: StatusSource>(State(source): State<Arc<S>>) -> Response {
+    match source.status().await {
+        Some(status) => axum::Json(status).into_response(),
+        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}
+
+/// The directory of this user's sockets, made if need be; none if it is not this user's alone.
+#[cfg(unix)]
+fn socket_dir() -> Option<PathBuf> {
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+    let user = rustix::process::getuid().as_raw();
+    let dir = match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
+        Some(dir) => Path::new(&dir).join("swarmdisk"),
+        None => std::env::temp_dir().join(format!("swarmdisk-{user}")),
+    };
+    // It may be there already.
+    let _ = std::fs::DirBuilder::new().mode(0o700).create(&dir);
+    let meta = std::fs::symlink_metadata(&dir).ok()?;
+    (meta.is_dir() && meta.uid() == user && meta.mode() & 0o077 == 0).then_some(dir)
+}
+
+/// All of this user's processes on this machine that answer, by process id.
+pub async fn find_all() -> Vec<Status> {
+    #[cfg(not(unix))]
+    return Vec::new();
+    #[cfg(unix)]
+    {
+        let Some(dir) = socket_dir() else { return Vec::new() };
+        let paths = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut found = Vec::new();
+        for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == "sock")) {
+            found.extend(tokio::time::timeout(ANSWER_TIME, ask(&path)).await.ok().flatten());
+        }
+        found.sort_by_key(|status: &Status| status.pid);
+        found
+    }
+}
+
+/// Asks one process. HTTP/1.0: the answer ends with the connection.
+#[cfg(unix)]
+async fn ask(path: &Path) -> Option<Status> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = match tokio::net::UnixStream::connect(path).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            if error.kind() == std::io::ErrorKind::ConnectionRefused {
+                // Its process has been killed.
+                let _ = std::fs::remove_file(path);
+            }
+            return None;
+        }
+    };
+    stream.write_all(b"GET /status HTTP/1.0\r\n\r\n").await.ok()?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await.ok()?;
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
+    serde_json::from_slice(&answer[end + 4..]).ok()
+}
