@@ -7,7 +7,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `engine_task`, `actions` | the task: messages in, actions carried out |
+//! | `engine_task`, `actions`, `memory` | the task: messages in, actions carried out |
 //! | `link`, `socket`, `pacer` | links, their making, their rates |
 //! | `pieces`, `waiters` | payloads and blocking threads; guests that wait |
 //! | `disk`, `touches` | what guests read through |
@@ -21,6 +21,7 @@ mod engine_task;
 mod handle;
 mod link;
 mod listen;
+mod memory;
 mod message;
 mod pacer;
 mod pieces;
