@@ -1,6 +1,7 @@
 //! The NBD server against clients, and the NBD client against servers, that others wrote.
 //!
 //! A tool that is missing skips its test, which is printed; with `CI=true` it fails it.
+#![cfg(unix)]
 
 use std::fs::File;
 use std::future::Future;
