@@ -1,5 +1,7 @@
 //! Helpers shared by the cross-crate tests.
 
 pub mod appliance;
+pub mod output;
+pub mod process;
 pub mod qemu;
 pub mod skip;

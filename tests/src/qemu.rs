@@ -1,14 +1,13 @@
 //! Virtual machines under QEMU, without KVM: started from any disk that QEMU can open, watched on their serial console.
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::appliance::Appliance;
+use crate::output::{NoLine, Output, tail};
 use crate::skip::{Missing, find_file, find_tool};
 
 /// What QEMU needs from the machine that it runs on.
@@ -82,10 +81,7 @@ impl Qemu {
             .stderr(Stdio::null())
             .spawn()?;
         let lifeline = child.stdin.take();
-        let output = child.stdout.take().expect("stdout is piped");
-        let console = Arc::new(Console::default());
-        let writer = Arc::clone(&console);
-        thread::spawn(move || writer.fill_from(output));
+        let console = Output::collect(child.stdout.take().expect("stdout is piped"));
         Ok(Running { child, lifeline, console, started: Instant::now() })
     }
 
@@ -156,35 +152,27 @@ impl Booted {
 pub struct Running {
     child: Child,
     lifeline: Option<ChildStdin>,
-    console: Arc<Console>,
+    console: Output,
     started: Instant,
 }
 
 impl Running {
-    /// Waits until a whole line with `needle` in it stands on the console, and gives that line.
+    /// Waits until a whole line with `needle` in it stands on the console, and gives it from there on.
     ///
     /// # Errors
     /// When the machine ends or `deadline` is over before that.
     pub fn wait_for_line(&self, needle: &str, deadline: Duration) -> Result<String, BootError> {
-        let until = Instant::now() + deadline;
-        let mut seen = self.console.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if let Some(line) = seen.line_with(needle) {
-                return Ok(line);
-            }
-            if seen.ended {
-                return Err(BootError::Ended { console: seen.text() });
-            }
-            let Some(left) = until.checked_duration_since(Instant::now()) else {
-                return Err(BootError::Deadline { needle: needle.to_owned(), deadline, console: seen.text() });
-            };
-            (seen, _) = self.console.grew.wait_timeout(seen, left).unwrap_or_else(PoisonError::into_inner);
-        }
+        // What is before it in its line may be what another process printed.
+        let line = self.console.wait_for_line(needle, deadline).map_err(|why| match why {
+            NoLine::Ended => BootError::Ended { console: self.console() },
+            NoLine::Deadline => BootError::Deadline { needle: needle.to_owned(), deadline, console: self.console() },
+        })?;
+        Ok(line.find(needle).map_or_else(String::new, |at| line[at..].to_owned()))
     }
 
     /// All that the machine, and QEMU itself, have printed.
     pub fn console(&self) -> String {
-        self.console.seen.lock().unwrap_or_else(PoisonError::into_inner).text()
+        self.console.text()
     }
 }
 
@@ -236,52 +224,6 @@ impl fmt::Debug for BootError {
 
 impl std::error::Error for BootError {}
 
-#[derive(Debug, Default)]
-struct Console {
-    seen: Mutex<Seen>,
-    grew: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Seen {
-    bytes: Vec<u8>,
-    ended: bool,
-}
-
-impl Console {
-    fn fill_from(&self, mut output: impl Read) {
-        let mut buffer = [0; 4096];
-        loop {
-            let read = output.read(&mut buffer).unwrap_or(0);
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.bytes.extend_from_slice(&buffer[..read]);
-            seen.ended = read == 0;
-            self.grew.notify_all();
-            if read == 0 {
-                return;
-            }
-        }
-    }
-}
-
-impl Seen {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.bytes).into_owned()
-    }
-
-    fn line_with(&self, needle: &str) -> Option<String> {
-        let at = self.bytes.windows(needle.len()).position(|window| window == needle.as_bytes())?;
-        let length = self.bytes[at..].iter().position(|&byte| byte == b'\n')?;
-        Some(String::from_utf8_lossy(&self.bytes[at..at + length]).trim_end().to_owned())
-    }
-}
-
-/// The last lines, which tell most.
-fn tail(console: &str) -> String {
-    let lines: Vec<&str> = console.lines().collect();
-    lines[lines.len().saturating_sub(40)..].join("\n")
-}
-
 /// In QEMU's options a comma ends a value unless it is doubled.
 fn escaped(value: &str) -> String {
     value.replace(',', ",,")
@@ -294,14 +236,6 @@ fn text(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_line_counts_when_it_is_whole() {
-        let mut seen = Seen { bytes: b"noise\r\n[  OK  ] BOOT-DONE up=1".to_vec(), ended: false };
-        assert_eq!(seen.line_with("BOOT-DONE"), None);
-        seen.bytes.extend_from_slice(b"2.5 app=active\r\nmore");
-        assert_eq!(seen.line_with("BOOT-DONE").as_deref(), Some("BOOT-DONE up=12.5 app=active"));
-    }
 
     #[test]
     fn commas_in_a_path_are_kept() {

@@ -123,7 +123,7 @@ pub enum NodeError {
     #[error("the node cannot be started: {0}")]
     Setup(#[from] SetupError),
     /// The profile cannot be used.
-    #[error("the profile cannot be used ({0:?}); build it again with `swarmdisk profile build`, or leave it out")]
+    #[error("the profile cannot be used ({0}); build it again with `swarmdisk profile build`, or leave it out")]
     Profile(ProfileError),
     /// The profile is too long.
     #[error("the profile is {bytes} bytes long, more than {PROFILE_BYTES_MAX}; build it from fewer traces")]
