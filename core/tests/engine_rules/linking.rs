@@ -43,8 +43,8 @@ fn a_hello_must_fit_and_come_first_and_once() {
     let right = hand.hello(1, Role::Node);
     let peer = hand.admit();
     assert_eq!(hand.hear(peer, Frame::Ping(1)), Err(PeerError::Unexpected));
-    let version = Hello { version: wire::VERSION + 1, ..right };
-    assert_eq!(hand.hear(peer, Frame::Hello(version)), Err(PeerError::Version(wire::VERSION + 1)));
+    let version = Hello { version: wire::VERSION_MIN - 1, ..right };
+    assert_eq!(hand.hear(peer, Frame::Hello(version)), Err(PeerError::Version(wire::VERSION_MIN - 1)));
     let image = Hello { image: Digest([6; 32]), ..right };
     assert_eq!(hand.hear(peer, Frame::Hello(image)), Err(PeerError::Image));
     assert_eq!(hand.hear(peer, Frame::Hello(right)), Ok(Landing::None));
