@@ -50,7 +50,8 @@ impl Careless {
             config.tuning.queue = 2;
             config.unsent_bytes_max = if seed % 2 == 0 { 50_000 } else { u32::MAX };
         };
-        let mut engine = engine(0, role, small(), change);
+        let limits = Limits { transfers: if seed % 3 == 0 { 8 } else { 40 }, ..small() };
+        let mut engine = engine(0, role, limits, change);
         if role == Role::Seed {
             let (first, count) = (geometry().piece(0).unwrap(), geometry().piece_count());
             engine.handle(Instant::ZERO, Event::Held { first, count });
@@ -110,7 +111,7 @@ impl Careless {
     }
 
     fn frame(&self, (_, a, b, c): Draw) -> Vec<u8> {
-        let run = Run { first: self.piece(a).get(), count: 1 + (b % 6) as u16 };
+        let run = Run { first: self.piece(a).get(), count: 1 + (b % 4 + u32::from(b.is_multiple_of(64))) as u16 };
         let class = [Class::Demand, Class::Prefetch, Class::Fill][(b % 3) as usize];
         let (node, address) = (NodeId([(b % 6) as u8; 16]), some_address(b));
         let digest = Digest([if b % 2 == 0 { 7 } else { 8 }; 32]);
@@ -122,14 +123,13 @@ impl Careless {
         let mut addresses = [0; 2 * ADDRESS_BYTES];
         pack_addresses([some_address(a), some_address(c)], &mut addresses);
         let range = BlobRange { digest, total_bytes: 0, offset: a % 2000, bytes: b };
-        let frame = match c % 22 {
+        let frame = match c % 48 {
             0 => Frame::Hello(self.hello(a, if c % 3 == 0 { Role::Seed } else { Role::Node })),
             1 => Frame::Map(Map { first: 0, count: geometry().piece_count() + (b % 16) / 15, runs }),
             2 => Frame::Have(Pieces { runs }),
             3 => Frame::Lost(Pieces { runs }),
-            4..=7 => Frame::Request(Request { run, class, insist: a % 2 == 0, raise: a % 5 == 0 }),
             8 => Frame::Cancel(run),
-            9..=11 => Frame::Data(Data { piece: run.first, bytes: b % 40_000 }),
+            9 => Frame::Data(Data { piece: run.first, bytes: b % 40_000 }),
             12 => Frame::Busy(Busy { run, retry_millis: a as u16 }),
             13 => Frame::Refuse(run),
             14 => Frame::Redirect(Redirect { run, node, address }),
@@ -139,7 +139,8 @@ impl Careless {
             18 => Frame::Pong(self.now.wrapping_sub(u64::from(a))),
             19 => Frame::Touched(Touched { age_millis: a, touches: runs }),
             20 => Frame::Unknown(0x99),
-            _ => Frame::Bye(Farewell::Leaving),
+            21 => Frame::Bye(Farewell::Leaving),
+            _ => Frame::Request(Request { run, class, insist: a % 2 == 0, raise: a % 5 == 0 }),
         };
         encoded(&frame)
     }
@@ -284,7 +285,7 @@ impl Careless {
             }
             13 => self.reaches_the_deadline(),
             _ => {
-                self.now += u64::from(a % 100_000) * u64::from(b % 20 / 19 * 100 + 1);
+                self.now += u64::from(a % 20_000) * u64::from(b % 20 / 19 * 100 + 1);
                 self.poll_all();
             }
         }
