@@ -26,7 +26,7 @@ pub(super) async fn run(args: Replay) -> Result<ExitCode, Failure> {
     if args.json {
         say(serde_json::to_string_pretty(&report)?)?;
     } else {
-        say(&report)?;
+        say(report.to_string())?;
     }
     if let Some(path) = &args.report {
         write_json(&report, path)?;
