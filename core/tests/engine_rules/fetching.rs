@@ -333,6 +333,23 @@ fn who_sends_a_corrupt_body_is_hung_up_and_the_piece_is_asked_for_elsewhere() {
 }
 
 #[test]
+fn what_could_not_be_checked_is_asked_for_again_after_a_pause_and_nobody_is_blamed() {
+    let mut hand = with_leaves();
+    let peer = hand.holder(1, Role::Node, 0..PIECES);
+    hand.wants(5);
+    hand.drain();
+    let slot = hand.lands(peer, 5);
+    hand.drain();
+    hand.tell(Event::BodyVerified { slot, verdict: Verdict::Unable });
+    assert_eq!(hand.drain(), [Out::Do(Action::Abandon { slot })]);
+    hand.wait_micros(999_000);
+    assert_eq!(hand.asks(), []);
+    hand.wait_micros(2_000);
+    assert_eq!(hand.asks(), [(peer, 5)]);
+    assert_eq!(hand.engine.stats().corrupt_pieces, 0);
+}
+
+#[test]
 fn a_body_that_nobody_asked_for_ends_the_link() {
     let mut hand = with_leaves();
     let peer = hand.holder(1, Role::Node, 0..PIECES);
