@@ -36,3 +36,14 @@ pub fn flag_on_interrupt() -> &'static std::sync::atomic::AtomicBool {
     });
     &FLAG
 }
+
+/// Asks a child process to end, where the system knows such requests.
+pub fn ask_to_end(child: &tokio::process::Child) {
+    #[cfg(unix)]
+    if let Some(pid) = child.id().and_then(|id| rustix::process::Pid::from_raw(id as i32)) {
+        // It may have ended just now.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+    #[cfg(not(unix))]
+    let _ = child;
+}
