@@ -3,7 +3,7 @@
 use crate::hand::*;
 use swarmdisk_core::engine::{Action, Event, Fill, Landing, PeerError, Verdict};
 use swarmdisk_core::ids::GuestId;
-use swarmdisk_core::wire::{Busy, Class, Data, Frame, Redirect, Request, Role, Run};
+use swarmdisk_core::wire::{Busy, Class, Data, Frame, Hello, Redirect, Request, Role, Run};
 
 /// A node that holds all leaf pages, so that only chunks are asked for.
 fn with_leaves() -> Hand {
@@ -34,6 +34,19 @@ fn demand_goes_before_prefetch_before_fill() {
     hand.releases(500);
     hand.keeps(500..501);
     assert_eq!(classes(&mut hand)[0], Class::Fill);
+}
+
+#[test]
+fn the_only_place_at_a_holder_goes_to_demand() {
+    let mut hand = Hand::guessing(&[10, 12], |_| {});
+    hand.keeps(CHUNKS..PIECES);
+    let peer = hand.admit();
+    hand.hear(peer, Frame::Hello(Hello { requests_max: 1, ..hand.hello(1, Role::Node) })).unwrap();
+    hand.wants(500);
+    hand.maps(peer, 0..PIECES);
+    assert_eq!(hand.asks(), [(peer, 500)]);
+    hand.lands(peer, 500);
+    assert_eq!(hand.asks(), [(peer, 10)]);
 }
 
 #[test]
