@@ -23,8 +23,16 @@ const GEOMETRY: Geometry = match Geometry::new(4 << 30, 16) {
     Ok(geometry) => geometry,
     Err(_) => panic!("no image is like that"),
 };
-const LIMITS: Limits =
-    Limits { peers: 8, transfers: 16, requests_per_peer: 8, demands: 32, contacts: 16, changes: 64, served: 0 };
+const LIMITS: Limits = Limits {
+    peers: 8,
+    transfers: 16,
+    requests_per_peer: 8,
+    demands: 32,
+    contacts: 16,
+    changes: 64,
+    served: 0,
+    maps: true,
+};
 const NEED: Footprint = Footprint::of(GEOMETRY, LIMITS);
 /// What this machine has to spare.
 const RAM_BYTES: usize = 128 << 10;
