@@ -74,7 +74,8 @@ impl Family {
 /// What a process prints, if it was asked for.
 type AdoptedOutput = Option<tokio::process::ChildStdout>;
 
-fn last_line(log: &Path) -> String {
+/// The last thing that a process complained about.
+pub(super) fn last_line(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     text.lines().last().unwrap_or("it gives no reason").trim_start_matches("swarmdisk: ").to_owned()
 }

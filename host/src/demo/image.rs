@@ -213,6 +213,7 @@ mod tests {
         let touched = touched_chunks(&replayed);
         assert!(touched.is_subset(&chunks) && touched_chunks(&profiled).is_subset(&chunks));
         assert!((4 * touched.len()..5 * touched.len()).contains(&chunks.len()), "{}", chunks.len());
+        assert!((15_000_000..18_000_000).contains(&quiet_micros(&replayed)));
         assert!(u64::from(*chunks.last().unwrap()) < IMAGE_BYTES >> CHUNK_SHIFT_DEFAULT);
     }
 

@@ -11,6 +11,7 @@ mod family;
 mod image;
 mod links;
 mod report;
+#[cfg(target_os = "linux")]
 mod vm;
 mod ways;
 
@@ -37,7 +38,17 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode, Failure> {
     if !(args.speed.is_finite() && args.speed > 0.0) {
         return Err(Failure::usage(format!("a speed of {} is none; pass a positive number", args.speed)));
     }
-    if args.vm { vm::run(args) } else { on_runtime(show(args)) }
+    if args.vm { boot_machine(args) } else { on_runtime(show(args)) }
+}
+
+#[cfg(target_os = "linux")]
+fn boot_machine(args: &DemoArgs) -> Result<ExitCode, Failure> {
+    on_runtime(vm::show(args))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn boot_machine(_args: &DemoArgs) -> Result<ExitCode, Failure> {
+    Err(Failure::new("the demo with a virtual machine needs Linux; run `swarmdisk demo` without --vm"))
 }
 
 async fn show(args: &DemoArgs) -> Result<ExitCode, Failure> {

@@ -129,7 +129,7 @@ impl DemoReport {
     fn table(&self) -> Table {
         let mut table = Table::new();
         table.load_style(UTF8_BORDERS_ONLY);
-        let setting = format!("{} nodes, {}", self.setting.nodes, bits(self.setting.link_bytes_per_sec));
+        let setting = format!("{}, {}", counted(self.setting.nodes), bits(self.setting.link_bytes_per_sec));
         table.set_header([&setting, "last booted", "median", "vs local", "waited", "server sent", "working sets"]);
         for (way, cost) in &self.ways {
             let sent = |show: fn(&Self, u64) -> String| match (way, cost.server_sent_bytes) {
@@ -164,21 +164,22 @@ impl DemoReport {
         let (ideal, working) = (seconds(self.ideal_micros()), megabytes(image.working_set_bytes));
         let quiet = seconds((image.quiet_micros as f64 / speed) as u64);
         let done = format!(
-            "Done: {nodes} nodes booted at once, {ways} times over. Each node and the server had a link of {link} up and down, \
+            "Done: {nodes} booted at once, {ways} times over. Each node and the server had a link of {link} up and down, \
              on this machine's loopback. The boot was recorded from a real Debian 12: {reads} reads of {read} in \
              {touched} of disk, which is {working} packed: one working set. The guest's think time was divided by {speed} and \
              comes to {ideal} (10 makes of the emulated processor that was recorded about a KVM guest); `waited` is \
              what the median node took beyond it. For the first {quiet} of it, while its kernel starts, the guest reads next to \
-             nothing; the swarm fetches meanwhile. The swarm was a seed and {nodes} nodes, processes of their own that began \
+             nothing; the swarm fetches meanwhile. The swarm was a seed and {nodes}, processes of their own that began \
              with empty caches, and their start is counted. A profile from another recorded boot told them what to fetch, and \
              they gave each other {peers}. The server of the second row sends raw bytes, the others packed ones. Every \
              byte read was compared with the image.",
+            nodes = counted(*nodes),
             ways = self.ways.len(),
         );
         let whole = image.packed_bytes as f64 * RECORDED_DATA_BYTES as f64 / image.data_bytes.max(1) as f64;
         let made_up = format!(
             "Made up: what is on the disk (it compresses as real boots do), and how much: {data}, packed {packed}. The \
-             recorded disk held {recorded}; to download all of that, {whole:.0} s would have gone by.",
+             recorded disk held {recorded}; to download all of that would take {whole:.0} s here.",
             data = megabytes(image.data_bytes),
             packed = megabytes(image.packed_bytes),
             recorded = megabytes(RECORDED_DATA_BYTES),
@@ -216,6 +217,10 @@ impl fmt::Display for DemoReport {
         write!(f, "{}", self.table())?;
         self.explanation().iter().try_for_each(|text| write!(f, "\n\n{}", wrapped(text, 100)))
     }
+}
+
+fn counted(nodes: u16) -> String {
+    if nodes == 1 { "1 node".into() } else { format!("{nodes} nodes") }
 }
 
 /// Decimal, as links are.

@@ -143,6 +143,7 @@ pub(super) async fn swarm(setting: &Setting, family: &Arc<Family>) -> Result<Way
     // Asked to end, the nodes write their reports.
     family.end().await;
     let reports: Vec<Option<AttachReport>> = (1..=setting.nodes).map(|node| read_report(&report_path(node))).collect();
+    // Too much rather than too little: of the nodes' other frames, some come from each other.
     let from_seed = |report: &AttachReport| report.fetched_bytes.origin + report.metadata_bytes;
     let sent = reports.iter().map(|report| report.as_ref().map(from_seed)).sum();
     let between_peers = reports.iter().flatten().map(|report| report.fetched_bytes.peers).sum();
