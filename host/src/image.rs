@@ -70,6 +70,12 @@ pub enum ImageError {
         /// Which image.
         path: PathBuf,
     },
+    /// It is what packing makes.
+    #[error("{} is packed already; seed or attach it as it is", path.display())]
+    Packed {
+        /// Which file.
+        path: PathBuf,
+    },
     /// A tool is missing.
     #[error("{} is a {format} image, and reading those needs qemu-img; install it (Debian: apt install qemu-utils)", path.display())]
     ToolMissing {
@@ -126,6 +132,9 @@ impl Image {
         let mut file = File::open(path).map_err(io)?;
         let mut beginning = Vec::new();
         Read::take(&mut file, 512).read_to_end(&mut beginning).map_err(io)?;
+        if beginning.starts_with(b"SWARMDSK") {
+            return Err(ImageError::Packed { path: path.to_owned() });
+        }
         let format = ImageFormat::detect(&beginning);
         let (source, copy) = match format {
             ImageFormat::Raw => (Source::Raw(file), None),

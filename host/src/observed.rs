@@ -15,7 +15,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use swarmdisk_core::ids::GuestId;
@@ -32,7 +32,7 @@ pub struct Observed<D> {
     reads: AtomicU64,
     read_bytes: AtomicU64,
     latency: LatencyRecorder,
-    recorder: Option<TraceRecorder>,
+    recorder: OnceLock<TraceRecorder>,
 }
 
 /// What was seen so far.
@@ -50,7 +50,7 @@ impl<D: Disk> Observed<D> {
     /// Watches `disk`, without a trace.
     pub fn new(disk: D) -> Self {
         let latency = LatencyRecorder::new();
-        Self { disk, reads: AtomicU64::new(0), read_bytes: AtomicU64::new(0), latency, recorder: None }
+        Self { disk, reads: AtomicU64::new(0), read_bytes: AtomicU64::new(0), latency, recorder: OnceLock::new() }
     }
 
     /// Watches `disk` and writes every read to a new file at `path`; one that is there is replaced.
@@ -58,8 +58,19 @@ impl<D: Disk> Observed<D> {
     /// # Errors
     /// [`RecordError`] if the file cannot be made.
     pub fn recording(disk: D, path: &Path) -> Result<Self, RecordError> {
-        let recorder = Some(TraceRecorder::create(path)?);
-        Ok(Self { recorder, ..Self::new(disk) })
+        let observed = Self::new(disk);
+        observed.record_to(path)?;
+        Ok(observed)
+    }
+
+    /// From now on writes every read to a new file at `path`; one that is there is replaced. To be called once.
+    ///
+    /// # Errors
+    /// [`RecordError`] if the file cannot be made.
+    pub fn record_to(&self, path: &Path) -> Result<(), RecordError> {
+        // A second trace would end at once.
+        let _ = self.recorder.set(TraceRecorder::create(path)?);
+        Ok(())
     }
 
     /// What was seen so far.
@@ -76,7 +87,7 @@ impl<D: Disk> Observed<D> {
     /// # Errors
     /// [`RecordError`] if the file does not hold all reads, now or at any time before.
     pub fn finish(&self) -> Result<(), RecordError> {
-        self.recorder.as_ref().map_or(Ok(()), TraceRecorder::finish)
+        self.recorder.get().map_or(Ok(()), TraceRecorder::finish)
     }
 
     /// The disk that is watched.
@@ -98,7 +109,7 @@ impl<D: Disk> Disk for Observed<D> {
         crate::disk::check_range(self.disk.image_bytes(), offset, bytes.into())?;
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.read_bytes.fetch_add(bytes.into(), Ordering::Relaxed);
-        if let Some(recorder) = &self.recorder {
+        if let Some(recorder) = self.recorder.get() {
             recorder.record(offset, bytes);
         }
         let start = Instant::now();

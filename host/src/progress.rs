@@ -1,7 +1,7 @@
 //! How far a long task has come: a bar on a terminal, plain lines elsewhere, both on stderr.
 
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Plain lines come when so many more percent are done.
@@ -35,7 +35,8 @@ impl Progress {
         let percent = (u128::from(done) * 100 / u128::from(total.max(1))) as u64;
         let step = percent - percent % PLAIN_STEP_PERCENT;
         if self.said_percent.fetch_max(step, Relaxed) < step {
-            eprintln!("{}: {step}%", self.verb);
+            // Whoever does not read them does not want them.
+            let _ = std::io::stderr().write_all(format!("{}: {step}%\n", self.verb).as_bytes());
         }
     }
 }

@@ -8,7 +8,8 @@ use crate::latency::LatencyMicros;
 use crate::units::{Bytes, Micros};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::io::{self, Write};
+use std::fs;
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -73,17 +74,37 @@ pub fn write_json(report: &impl Serialize, path: &Path) -> Result<(), ReportErro
     .map_err(|source| ReportError { path: path.to_owned(), source })
 }
 
+/// Says early that a report which is only written at the end cannot be.
+///
+/// # Errors
+/// [`ReportError`] if the folder is missing, or the path that of a folder.
+pub fn check_writable(path: &Path) -> Result<(), ReportError> {
+    let checked = if path.is_dir() { Err(ErrorKind::IsADirectory.into()) } else { fs::metadata(folder_of(path)) };
+    checked.map(drop).map_err(|source| ReportError { path: path.to_owned(), source })
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Without the name of a temporary file, which says nothing to anybody.
+pub(crate) fn without_path(error: io::Error) -> io::Error {
+    match error.to_string().split_once(" at path \"") {
+        Some((what, _)) => io::Error::new(error.kind(), what),
+        None => error,
+    }
+}
+
 /// Writes a file beside its place first, then renames it.
 ///
 /// # Errors
 /// Those of the disk; a file that was there before is as it was.
 pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     // Others may read a report, as with any file that the user makes: the umask decides.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.prefix(".report-").tempfile_in(folder)?;
+    let mut file = builder.prefix(".swarmdisk-").tempfile_in(folder_of(path)).map_err(without_path)?;
     let mut buffered = io::BufWriter::new(file.as_file_mut());
     fill(&mut buffered)?;
     buffered.flush()?;
@@ -233,9 +254,9 @@ mod tests {
         for reads in [1, 2] {
             let report = AttachReport { guest_reads: reads, ..Default::default() };
             write_json(&report, &path).unwrap();
-            assert_eq!(serde_json::from_slice::<AttachReport>(&std::fs::read(&path).unwrap()).unwrap(), report);
+            assert_eq!(serde_json::from_slice::<AttachReport>(&fs::read(&path).unwrap()).unwrap(), report);
         }
-        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
         let error = write_json(&1, &folder.path().join("missing/report.json")).unwrap_err().to_string();
         assert!(error.contains("choose another --report") && !error.contains('\n'), "{error}");
     }

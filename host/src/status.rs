@@ -5,7 +5,7 @@
 //! *Bounds*: an answer of [`ANSWER_BYTES_MAX`], [`ANSWER_TIME`] for each process asked.
 
 use crate::digest::to_hex;
-use crate::node::{NodeError, NodeHandle, check_exposure};
+use crate::node::{NodeHandle, check_exposure};
 use crate::report::{AttachReport, FetchedBytes};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -90,8 +90,11 @@ pub trait StatusSource: Send + Sync + 'static {
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
     /// Everybody could read it.
-    #[error("{0}")]
-    Exposed(#[from] NodeError),
+    #[error("{address} can be reached by others; pass --open to let them read the status, or listen on 127.0.0.1")]
+    Exposed {
+        /// Where it would listen.
+        address: SocketAddr,
+    },
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}; choose another --status")]
     Listen {
@@ -164,7 +167,7 @@ impl StatusServer {
             axum::Router::new().route("/", get(answer::<S>)).route("/status", get(answer::<S>)).with_state(source);
         let mut server = Self { tasks: Vec::new(), socket: None };
         if let Some(address) = http {
-            check_exposure(address, is_open)?;
+            check_exposure(address, is_open).map_err(|_| StatusError::Exposed { address })?;
             let failed = |source| StatusError::Listen { address, source };
             let listener = TcpListener::bind(address).await.map_err(failed)?;
             server.spawn(axum::serve(listener, app.clone()).into_future());

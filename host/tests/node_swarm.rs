@@ -1,73 +1,19 @@
 //! Whole nodes on loopback: an image spreads, whoever ends and whoever lies.
 
 mod common;
+mod nodes;
 
 use bytes::Bytes;
 use common::packed;
-use std::net::SocketAddr;
-use std::path::Path;
+use nodes::{GUEST, asking, liar, node, node_options, read_all, read_range, seed, seed_options, start};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use swarmdisk_core::engine::Fill;
-use swarmdisk_core::ids::{Digest, GuestId};
-use swarmdisk_host::disk::Disk;
-use swarmdisk_host::node::{
-    BootstrapOptions, Listener, Node, NodeHandle, NodeOptions, Rates, Serving, SwarmDisk, bootstrap,
-};
+use swarmdisk_core::format::profile::{ProfileEntry, encode, encoded_bytes_max};
+use swarmdisk_host::disk::{Disk, ExtentKind};
+use swarmdisk_host::node::{Listener, Node, NodeOptions, Rates, SwarmDisk, bootstrap};
 use swarmdisk_host::store::Store;
 use tempfile::TempDir;
-
-const GUEST: GuestId = GuestId(0);
-const LOCAL: &str = "127.0.0.1:0";
-
-struct Running {
-    handle: NodeHandle,
-    address: SocketAddr,
-    _serving: Serving,
-}
-
-async fn start(options: NodeOptions) -> Running {
-    let listener = Listener::bind(LOCAL.parse().unwrap(), false, &options.rates).unwrap();
-    let address = listener.address();
-    let handle = Node::start(NodeOptions { advertise: Some(address), ..options }).await.unwrap();
-    Running { _serving: listener.serve(vec![handle.clone()]), handle, address }
-}
-
-async fn seed(file: &Path) -> Running {
-    start(NodeOptions::seed(Arc::new(Store::open_complete(file).unwrap()))).await
-}
-
-/// A node with an empty cache, which knows `contacts` (the first is a seed, if any is).
-async fn node(dir: &TempDir, image: Digest, contacts: &[(SocketAddr, bool)], fill: Fill) -> Running {
-    let hosts = contacts.iter().map(|(address, _)| address.to_string()).collect();
-    let patience = Duration::from_secs(10);
-    let asked = BootstrapOptions { image, hosts, rates: Rates::default(), patience, wants_profile: true };
-    let found = bootstrap(asked).await.unwrap();
-    let store = Arc::new(Store::open_cache(dir.path(), image, &found.manifest).unwrap());
-    let options = NodeOptions {
-        contacts: contacts.to_vec(),
-        fill,
-        profile: found.profile.map(Bytes::from),
-        bootstrap_bytes: found.received_bytes,
-        ..NodeOptions::new(store)
-    };
-    start(options).await
-}
-
-fn disk(node: &Running) -> SwarmDisk {
-    SwarmDisk::new(node.handle.clone(), Duration::from_secs(20))
-}
-
-/// Reads the whole image in pieces of `step` bytes.
-async fn read_all(disk: &SwarmDisk, step: u32) -> Vec<u8> {
-    let mut all = Vec::new();
-    while (all.len() as u64) < disk.image_bytes() {
-        let step = u64::from(step).min(disk.image_bytes() - all.len() as u64) as u32;
-        let segments = disk.read(GUEST, all.len() as u64, step).await.unwrap();
-        all.extend(segments.concat());
-    }
-    all
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_image_spreads_from_a_seed_to_three_nodes() {
@@ -78,7 +24,7 @@ async fn an_image_spreads_from_a_seed_to_three_nodes() {
     let mut nodes = Vec::new();
     for dir in &dirs {
         let node = node(dir, packed.report.image, &[(seed.address, true)], Fill::Off).await;
-        let disk = disk(&node);
+        let disk = node.disk();
         nodes.push(node);
         readers.push(tokio::spawn(async move { (read_all(&disk, 300_000).await, disk) }));
     }
@@ -90,19 +36,192 @@ async fn an_image_spreads_from_a_seed_to_three_nodes() {
     }
     for node in &nodes {
         let snapshot = node.handle.snapshot().await.unwrap();
-        println!("{snapshot:?}");
         assert_eq!(snapshot.stats.corrupt_pieces, 0);
         assert!(snapshot.metadata_bytes > 0);
-        assert_eq!(snapshot.held_count, snapshot.piece_count);
-        let fetched = snapshot.fetched_origin_bytes + snapshot.fetched_peer_bytes;
-        assert!(fetched >= packed.report.payload_bytes);
+        assert!(snapshot.peers.iter().any(|peer| peer.address == seed.address));
+        assert!(snapshot.fetched_origin_bytes + snapshot.fetched_peer_bytes >= packed.report.payload_bytes);
     }
-    for (node, dir) in nodes.into_iter().zip(dirs) {
-        node.handle.shutdown().await;
+    for node in nodes {
         let path = node.handle.store().path().to_owned();
-        assert!(std::fs::read(path).unwrap() == std::fs::read(&packed.swarm).unwrap());
-        drop(dir);
+        let is_complete = node.handle.store().is_complete();
+        node.end().await;
+        assert!(!is_complete || std::fs::read(path).unwrap() == std::fs::read(&packed.swarm).unwrap());
     }
-    seed.handle.shutdown().await;
-    assert!(seed.handle.snapshot().await.is_none());
+    let handle = seed.handle.clone();
+    seed.end().await;
+    assert!(handle.snapshot().await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_goes_on_without_the_seed() {
+    let packed = packed(400);
+    let seed = seed(&packed.swarm).await;
+    let image = packed.report.image;
+    let (dir_a, dir_b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let a = node(&dir_a, image, &[(seed.address, true)], Fill::Off).await;
+    assert!(read_all(&a.disk(), 1 << 20).await == packed.bytes);
+    let b = node(&dir_b, image, &[(seed.address, true), (a.address, false)], Fill::Off).await;
+    let disk = b.disk();
+    let half = packed.bytes.len() as u64 / 2;
+    assert!(read_range(&disk, 0, half, 100_000).await == packed.bytes[..half as usize]);
+    seed.end().await;
+    let rest = read_range(&disk, half, packed.bytes.len() as u64, 100_000).await;
+    assert!(rest == packed.bytes[half as usize..]);
+    assert!(b.handle.snapshot().await.unwrap().fetched_peer_bytes > 0);
+    a.end().await;
+    b.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_liar_is_found_out_and_dropped() {
+    let packed = packed(300);
+    let (honest, other) = (seed(&packed.swarm).await, seed(&packed.swarm).await);
+    let liar = liar(other.address).await;
+    let dir = tempfile::tempdir().unwrap();
+    // The liar is known first and alone, so that it is asked.
+    let options = node_options(&dir, packed.report.image, &[(liar, true)]).await;
+    let node = start(options).await;
+    let disk = Arc::new(node.disk());
+    let reader = tokio::spawn({
+        let disk = disk.clone();
+        async move { read_all(&disk, 200_000).await }
+    });
+    while node.handle.snapshot().await.unwrap().stats.corrupt_pieces == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    node.handle.add_contact(honest.address, true);
+    assert!(reader.await.unwrap() == packed.bytes);
+    let snapshot = node.handle.snapshot().await.unwrap();
+    assert!(snapshot.peers.iter().all(|peer| peer.address != liar), "{:?}", snapshot.peers);
+    assert_eq!(snapshot.peers.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_seed_serves_many_images_on_one_port() {
+    let (one, two) = (packed(40), packed(70));
+    let options = |file| seed_options(file);
+    let listener = Listener::bind(nodes::LOCAL.parse().unwrap(), false, &Rates::default()).unwrap();
+    let address = listener.address();
+    let handles = vec![
+        Node::start(options(&one.swarm)).await.unwrap(),
+        Node::start(NodeOptions { advertise: Some(address), ..options(&two.swarm) }).await.unwrap(),
+    ];
+    let _serving = listener.serve(handles);
+    for packed in [&one, &two] {
+        let dir = tempfile::tempdir().unwrap();
+        let node = node(&dir, packed.report.image, &[(address, true)], Fill::Off).await;
+        assert!(read_all(&node.disk(), 1 << 20).await == packed.bytes);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn extents_of_a_cold_node_show_the_holes() {
+    let packed = packed(600);
+    let seed = seed(&packed.swarm).await;
+    let dir = tempfile::tempdir().unwrap();
+    let node = node(&dir, packed.report.image, &[(seed.address, true)], Fill::Off).await;
+    let disk = node.disk();
+    let bytes = packed.bytes.len() as u64;
+    let extents = disk.extents(GUEST, 0, bytes, 10_000).await.unwrap();
+    assert_eq!(extents.iter().map(|extent| extent.bytes).sum::<u64>(), bytes);
+    assert_eq!(extents.len(), 300);
+    let mut at = 0;
+    for extent in &extents {
+        let range = &packed.bytes[at as usize..(at + extent.bytes) as usize];
+        assert_eq!(extent.kind == ExtentKind::Zero, range.iter().all(|byte| *byte == 0));
+        at += extent.bytes;
+    }
+    let some = disk.extents(GUEST, 65536 + 5, bytes - 65536 - 5, 3).await.unwrap();
+    assert_eq!(some.iter().map(|extent| extent.bytes).collect::<Vec<_>>(), [65531, 131_072, 131_072]);
+    assert_eq!(node.handle.snapshot().await.unwrap().fetched_origin_bytes, 0);
+    // Zeros are known now and need nobody.
+    seed.end().await;
+    assert!(read_range(&disk, 2 << 16, 4 << 16, 4096).await == packed.bytes[2 << 16..4 << 16]);
+    assert_eq!(disk.demand_misses(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_profile_is_offered_passed_on_and_followed() {
+    let packed = packed(300);
+    let store = Arc::new(Store::open_complete(&packed.swarm).unwrap());
+    let geometry = store.geometry();
+    let chunks = (0..100).map(|index| geometry.chunk(index * 2).unwrap());
+    let entries: Vec<ProfileEntry> =
+        chunks.enumerate().map(|(at, chunk)| ProfileEntry { chunk, at_millis: at as u32, probability: 255 }).collect();
+    let mut profile = vec![0; encoded_bytes_max(entries.len())];
+    let bytes = encode(packed.report.image, 1, &entries, &mut profile).unwrap();
+    profile.truncate(bytes);
+    let seed = start(NodeOptions { profile: Some(Bytes::from(profile.clone())), ..NodeOptions::seed(store) }).await;
+    let dir = tempfile::tempdir().unwrap();
+    let node = node(&dir, packed.report.image, &[(seed.address, true)], Fill::Off).await;
+    let store = node.handle.store().clone();
+    let begin = Instant::now();
+    while !entries.iter().all(|entry| store.holds(geometry.chunk_piece(entry.chunk))) {
+        assert!(begin.elapsed() < Duration::from_secs(10), "the profile is not followed");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let disk = node.disk();
+    assert!(read_range(&disk, 0, 65536, 65536).await == packed.bytes[..65536]);
+    assert_eq!(disk.demand_misses(), 0);
+    // The node passes it on.
+    let found = bootstrap(asking(packed.report.image, vec![node.address.to_string()])).await.unwrap();
+    assert_eq!(found.profile, Some(profile));
+    let snapshot = node.handle.snapshot().await.unwrap();
+    assert!(snapshot.prefetch_unused_bytes > 0 && snapshot.prefetch_unused_bytes < snapshot.stats.prefetched_bytes);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limited_seed_keeps_its_limit() {
+    const LIMIT: u64 = 3_000_000;
+    let packed = packed(600);
+    let seed = start(NodeOptions { rates: Rates::new(Some(LIMIT), None), ..seed_options(&packed.swarm) }).await;
+    let dir = tempfile::tempdir().unwrap();
+    let options = node_options(&dir, packed.report.image, &[(seed.address, true)]).await;
+    let begin = Instant::now();
+    let node = start(NodeOptions { fill: Fill::Rate(u64::MAX / 2), ..options }).await;
+    let disk = SwarmDisk::new(node.handle.clone(), Duration::from_secs(60));
+    assert!(read_all(&disk, 1 << 20).await == packed.bytes);
+    let rate = packed.report.payload_bytes as f64 / begin.elapsed().as_secs_f64();
+    println!("{:.1} % of the limit", rate * 100.0 / LIMIT as f64);
+    assert!(rate <= LIMIT as f64 * 1.05, "{rate}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_with_comings_and_goings() {
+    const NODES: usize = 12;
+    let packed = packed(200);
+    let image = packed.report.image;
+    let seed = start(NodeOptions { rates: Rates::new(Some(6_000_000), None), ..seed_options(&packed.swarm) }).await;
+    let expected = Arc::new(packed.bytes.clone());
+    let mut tasks = Vec::new();
+    for at in 0..NODES {
+        let (address, expected) = (seed.address, expected.clone());
+        tasks.push(tokio::spawn(async move {
+            let dir = tempfile::tempdir().unwrap();
+            // Every third node ends in the middle and comes again with what it has.
+            if at % 3 == 0 {
+                let node = node(&dir, image, &[(address, true)], Fill::Off).await;
+                let half = expected.len() as u64 / 2;
+                assert!(read_range(&node.disk(), 0, half, 150_000).await == expected[..half as usize]);
+                node.end().await;
+            }
+            let node = node(&dir, image, &[(address, true)], Fill::Off).await;
+            let disk = node.disk();
+            assert!(read_all(&disk, 100_000 + at as u32 * 10_000).await == *expected);
+            let snapshot = node.handle.snapshot().await.unwrap();
+            assert_eq!(snapshot.stats.corrupt_pieces, 0);
+            (node, dir, snapshot.fetched_origin_bytes)
+        }));
+    }
+    let (mut nodes, mut from_origin) = (Vec::new(), 0);
+    for task in tasks {
+        let (node, dir, bytes) = task.await.unwrap();
+        from_origin += bytes;
+        nodes.push((node, dir));
+    }
+    let copies = from_origin as f64 / packed.report.payload_bytes as f64;
+    println!("{NODES} nodes took {copies:.1} copies from the seed");
+    for (node, _dir) in nodes {
+        node.end().await;
+    }
 }

@@ -1,6 +1,9 @@
 //! Helpers shared by the cross-crate tests.
 
 pub mod appliance;
+pub mod disk;
+pub mod fixture;
+pub mod images;
 pub mod output;
 pub mod process;
 pub mod qemu;

@@ -51,7 +51,10 @@ impl<'a> Contacts<'a> {
             return;
         }
         if let Some(row) = self.rows[..self.len].iter_mut().find(|row| row.address == address) {
-            row.seed |= seed;
+            if seed && !row.seed {
+                // The link may be of somebody who only claims the address.
+                (row.seed, row.link) = (true, None);
+            }
             return;
         }
         let fresh = Contact { address, seed, ..Contact::EMPTY };
@@ -68,23 +71,39 @@ impl<'a> Contacts<'a> {
         self.version = self.version.wrapping_add(1);
     }
 
-    /// Notes that a link to this address exists.
-    pub(super) fn linked(&mut self, address: Address, peer: PeerId) {
+    /// Notes that this address is being dialled.
+    pub(super) fn dialled(&mut self, address: Address, peer: PeerId) {
         if let Some(row) = self.rows[..self.len].iter_mut().find(|row| row.address == address) {
             row.link = Some(peer);
         }
     }
 
+    /// Notes that who has dialled this node says that it listens at this address: no need to dial that. Nobody can so keep
+    /// this node from a seed.
+    pub(super) fn claimed(&mut self, address: Address, peer: PeerId) {
+        let unlinked = |row: &&mut Contact| row.address == address && row.link.is_none() && !row.seed;
+        if let Some(row) = self.rows[..self.len].iter_mut().find(unlinked) {
+            row.link = Some(peer);
+        }
+    }
+
+    /// Notes that two links lead to one node, and which of them stays: it stands for the addresses of both.
+    pub(super) fn moved(&mut self, from: PeerId, to: PeerId) {
+        for row in self.by_link(from) {
+            row.link = Some(to);
+        }
+    }
+
     /// Notes that the other side has answered: it is a node that works.
     pub(super) fn answered(&mut self, peer: PeerId) {
-        if let Some(row) = self.by_link(peer) {
+        for row in self.by_link(peer) {
             row.failures = 0;
         }
     }
 
     /// Notes that a link is gone; it may be dialled again after a while.
     pub(super) fn unlinked(&mut self, now: Instant, peer: PeerId) {
-        if let Some(row) = self.by_link(peer) {
+        for row in self.by_link(peer) {
             row.link = None;
             row.retry_at = now + RETRY_FIRST.times(1 << row.failures.min(RETRY_SHIFT_MAX));
             row.failures = row.failures.saturating_add(1);
@@ -93,7 +112,7 @@ impl<'a> Contacts<'a> {
 
     /// Notes that an address leads nowhere useful (to oneself): it is not dialled again.
     pub(super) fn barred(&mut self, peer: PeerId) {
-        if let Some(row) = self.by_link(peer) {
+        for row in self.by_link(peer) {
             *row = Contact { failures: u8::MAX, retry_at: Instant::NEVER, seed: false, link: None, ..*row };
         }
     }
@@ -122,7 +141,7 @@ impl<'a> Contacts<'a> {
             .filter(move |row| row.link.is_none() && row.retry_at != Instant::NEVER && (nodes || row.seed))
     }
 
-    fn by_link(&mut self, peer: PeerId) -> Option<&mut Contact> {
-        self.rows[..self.len].iter_mut().find(|row| row.link == Some(peer))
+    fn by_link(&mut self, peer: PeerId) -> impl Iterator<Item = &mut Contact> {
+        self.rows[..self.len].iter_mut().filter(move |row| row.link == Some(peer))
     }
 }

@@ -107,7 +107,8 @@ pub enum Event {
         slot: SlotId,
     },
     /// The answer to `Store` when it failed (disk full): guests were served, the piece is not held. Nothing but demand
-    /// is fetched for a while.
+    /// is fetched for a while. A leaf page is better kept in memory and reported as stored: without it no chunk of its
+    /// can be verified.
     StoreFailed {
         /// Which.
         slot: SlotId,

@@ -23,6 +23,11 @@ const TRIES_MAX: usize = 8;
 /// Pieces that are looked at for one free place among the fills.
 const FILL_TRIES_MAX: usize = 16;
 const HINTS_MAX: usize = 128;
+/// A body that has begun to come is waited for so many times longer before a second peer is asked: a peer that stops in the
+/// middle must not stall a guest until the link is given up.
+const LANDING_PATIENCE: u64 = 4;
+/// How long no leaf page is fetched after one could not be stored: chunks that wait for it would have it fetched at once.
+pub(super) const LEAF_PAUSE: Duration = Duration::from_secs(1);
 /// Share of the chunks, in percent, that guests must have touched before `Fill::Auto` begins.
 const FILL_AUTO_PERCENT: u64 = 30;
 
@@ -93,6 +98,21 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         }
     }
 
+    /// No guest waits any longer for a piece that is fetched as a guess: it becomes one again.
+    pub(super) fn lower(&mut self, piece: PieceIndex) {
+        for index in 0..self.transfers.len() {
+            let row = self.transfers.at_mut(index);
+            if row.piece_number() != piece.get() || !row.is_live() || row.class != Class::Demand || !row.guessed {
+                continue;
+            }
+            row.class = Class::Prefetch;
+            let (peer, waiting) = (row.peer, row.is_waiting());
+            if let Some(link) = self.peers.get_mut(peer) {
+                link.bulk += u16::from(waiting);
+            }
+        }
+    }
+
     /// Takes back requests for a piece that `which` picks.
     pub(super) fn take_back(&mut self, piece: PieceIndex, which: impl Fn(&super::Transfer) -> bool) {
         for index in 0..self.transfers.len() {
@@ -124,27 +144,33 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
 
     /// Ends a row whose buffer the host is to forget.
     pub(super) fn abandon(&mut self, index: usize) {
-        self.transfers.at_mut(index).step = Step::ToAbandon;
-        self.clear_flight(index);
+        self.end(index, Step::ToAbandon);
     }
 
     /// Ends a row; its buffer, if there was one, is forgotten on both sides.
     pub(super) fn free_transfer(&mut self, index: usize) {
-        self.leave_waiting(index);
-        self.transfers.at_mut(index).step = Step::Free;
-        self.clear_flight(index);
+        self.end(index, Step::Free);
     }
 
     fn cancel(&mut self, index: usize) {
-        self.leave_waiting(index);
-        let row = self.transfers.at_mut(index);
-        row.step = if row.asked { Step::ToCancel } else { Step::Free };
-        self.clear_flight(index);
+        let asked = self.transfers.at(index).asked;
+        self.end(index, if asked { Step::ToCancel } else { Step::Free });
     }
 
-    fn clear_flight(&mut self, index: usize) {
-        if !self.transfers.has_sibling(index) {
-            bitmap::assign(self.own.flight, self.transfers.at(index).piece_number(), false);
+    /// The piece will not come of this row: it may be asked for anew, of whom else there is.
+    fn end(&mut self, index: usize, step: Step) {
+        self.leave_waiting(index);
+        let was_live = self.transfers.at(index).is_live();
+        self.transfers.at_mut(index).step = step;
+        self.look_for_work = true;
+        if !was_live {
+            return;
+        }
+        match self.transfers.sibling(index) {
+            Some(other) => self.transfers.at_mut(other).hedged = false,
+            None => {
+                bitmap::assign(self.own.flight, self.transfers.at(index).piece_number(), false);
+            }
         }
     }
 
@@ -161,17 +187,21 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         }
     }
 
-    /// A peer has answered a request with something else than the piece.
-    pub(super) fn on_denied(&mut self, now: Instant, peer: PeerId, number: u32, outcome: Option<Outcome>) {
-        let Some(index) = self.transfers.waiting(peer, number) else { return };
+    /// A peer asks to be left alone: with what no guest waits for, and with demand only if it says so to a demand.
+    pub(super) fn on_busy(&mut self, peer: PeerId, piece: PieceIndex, until: Instant) {
+        let Some(index) = self.transfers.waiting(peer, piece.get()) else { return };
+        let demand = self.transfers.at(index).class == Class::Demand;
         self.free_transfer(index);
-        if let Some(outcome) = outcome {
-            self.selector.observe(now, peer, outcome);
+        if let Some(link) = self.peers.get_mut(peer).filter(|_| demand) {
+            link.busy_for_demand_until = until;
         }
     }
 
     pub(super) fn on_refused(&mut self, now: Instant, peer: PeerId, piece: PieceIndex) {
-        self.on_denied(now, peer, piece.get(), Some(Outcome::Refused));
+        if let Some(index) = self.transfers.waiting(peer, piece.get()) {
+            self.free_transfer(index);
+            self.selector.observe(now, peer, Outcome::Refused);
+        }
         self.peers.note(peer.index(), piece.get(), 1, false);
         self.hints.expire(piece, now);
     }
@@ -191,7 +221,11 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     pub(super) fn give_up(&mut self, now: Instant) {
         for index in 0..self.transfers.len() {
             let row = self.transfers.at(index);
-            if !row.is_waiting() || now < row.started + self.config.tuning.timeout {
+            if now < self.gives_up_at(row) {
+                continue;
+            }
+            if row.step == Step::Landed {
+                self.end_superseded(index);
                 continue;
             }
             let peer = row.peer;
@@ -205,6 +239,13 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         self.close_silent(now);
     }
 
+    /// Never, once the host has to say what is next. A chunk that waits for its leaf page gives way too, or else, when the
+    /// table is full of such, the page could not be fetched.
+    fn gives_up_at(&self, row: &super::Transfer) -> Instant {
+        let gives_up = row.is_waiting() || row.step == Step::Landed;
+        if gives_up { row.started + self.config.tuning.timeout } else { Instant::NEVER }
+    }
+
     /// Requests to send, after looking for what else to ask.
     pub(super) fn poll_requests(&mut self, now: Instant, head: &mut [u8]) -> Option<Action> {
         if self.look_for_work {
@@ -215,29 +256,27 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             self.start_prefetches(now);
             self.start_fills(now);
         }
-        for index in 0..self.transfers.len() {
+        // What is taken back goes first: it may be asked for anew, and a peer counts what it has been asked.
+        if let Some(index) = self.to_send(Step::ToCancel) {
             let row = *self.transfers.at(index);
-            let Some(link) = self.peers.get(row.peer) else { continue };
-            if !link.takes_bytes() {
-                continue;
+            if let Some(link) = self.peers.get_mut(row.peer) {
+                link.late_bodies += 1;
             }
-            match row.step {
-                Step::ToCancel => {
-                    if let Some(link) = self.peers.get_mut(row.peer) {
-                        link.late_bodies += 1;
-                    }
-                    self.free_transfer(index);
-                    let run = Run { first: row.piece_number(), count: 1 };
-                    return self.transmit(now, row.peer.index(), &Frame::Cancel(run), None, head);
-                }
-                Step::ToAsk => {
-                    let request = self.gather_run(index);
-                    return self.transmit(now, row.peer.index(), &Frame::Request(request), None, head);
-                }
-                _ => {}
-            }
+            self.free_transfer(index);
+            let run = Run { first: row.piece_number(), count: 1 };
+            return self.transmit(now, row.peer.index(), &Frame::Cancel(run), None, head);
         }
-        None
+        let index = self.to_send(Step::ToAsk)?;
+        let peer = self.transfers.at(index).peer;
+        let request = self.gather_run(index);
+        self.transmit(now, peer.index(), &Frame::Request(request), None, head)
+    }
+
+    /// The most urgent row at this step whose peer takes bytes.
+    fn to_send(&self, step: Step) -> Option<usize> {
+        let takes = |peer: PeerId| self.peers.get(peer).is_some_and(PeerRow::takes_bytes);
+        let rows = self.transfers.iter().filter(|(_, row)| row.step == step && takes(row.peer));
+        rows.min_by_key(|(_, row)| row.class).map(|(index, _)| index)
     }
 
     /// One request for this row and for those of the pieces that follow, as far as they go to the same peer alike.
@@ -288,7 +327,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
                 continue;
             }
             let Some(piece) = self.geometry.piece(row.piece_number()) else { continue };
-            if self.start(now, piece, Class::Demand, row.urgent_since, Some(row.peer)) {
+            if !self.holds(piece) && self.start(now, piece, Class::Demand, row.urgent_since, Some(row.peer)) {
                 self.stats.hedges += 1;
                 self.transfers.at_mut(index).hedged = true;
                 if let Some(second) = self.transfers.last_of(piece) {
@@ -301,11 +340,16 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     /// When the row is to be hedged: never, unless a guest waits for it.
     fn hedge_at(&self, index: usize) -> Instant {
         let row = self.transfers.at(index);
-        if row.class != Class::Demand || !row.is_waiting() || row.hedged {
+        let patience = match row.step {
+            Step::ToAsk | Step::Asked => 1,
+            Step::Landing => LANDING_PATIENCE,
+            _ => return Instant::NEVER,
+        };
+        if row.class != Class::Demand || row.hedged {
             return Instant::NEVER;
         }
         let expected = self.peers.get(row.peer).map_or(Duration::ZERO, |link| self.expected(link));
-        row.started.max(row.urgent_since) + self.config.tuning.hedge.max(expected.times(2))
+        row.started.max(row.urgent_since) + self.config.tuning.hedge.max(expected.times(2)).times(patience)
     }
 
     /// How long a piece asked of this peer now is expected to take.
@@ -316,7 +360,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
 
     fn start_prefetches(&mut self, now: Instant) {
         let most = usize::from(self.config.tuning.prefetches);
-        while now >= self.store_full_until && self.transfers.count(Class::Prefetch) < most {
+        while now >= self.store_full_until && self.transfers.count(Class::Prefetch) < most && self.bulk_has_room() {
             let mut window = core::mem::take(&mut self.forecast);
             window.clear();
             let held = Bits::new(self.own.held, self.geometry.piece_count());
@@ -355,7 +399,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         }
         let most = usize::from(self.config.tuning.fills);
         for _ in 0..FILL_TRIES_MAX {
-            if now < self.fill_at || self.transfers.count(Class::Fill) >= most {
+            if now < self.fill_at || self.transfers.count(Class::Fill) >= most || !self.bulk_has_room() {
                 return;
             }
             let held = Bits::new(self.own.held, self.geometry.piece_count());
@@ -369,8 +413,14 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         }
     }
 
+    /// Half of the table is kept for demand and for leaf pages.
+    fn bulk_has_room(&self) -> bool {
+        self.transfers.iter().count() < self.transfers.len().div_ceil(2)
+    }
+
     fn start_missing(&mut self, now: Instant, piece: PieceIndex, class: Class, since: Instant) {
-        if !self.holds(piece) && !bitmap_get(self.own.flight, piece) {
+        let paused = now < self.leaves_paused_until && matches!(self.geometry.kind(piece), Piece::Leaf(_));
+        if !paused && !self.holds(piece) && !bitmap_get(self.own.flight, piece) {
             self.start(now, piece, class, since, None);
         }
     }
@@ -433,21 +483,20 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         let tuning = &self.config.tuning;
         let bulk_max = if link.role == Role::Seed { tuning.prefetches_per_seed } else { tuning.prefetches_per_peer };
         let bulk_fits = class == Class::Demand || link.bulk < bulk_max;
-        bulk_fits && link.in_flight < link.requests_max && link.busy_until <= now
+        let busy_until = if class == Class::Demand { link.busy_for_demand_until } else { link.busy_until };
+        bulk_fits && link.in_flight < link.requests_max && busy_until <= now
     }
 
     /// When there will be something to do about fetches.
     pub(super) fn fetch_deadline(&self, now: Instant) -> Instant {
         let mut next = self.hints.next_expiry(now);
         for (index, row) in self.transfers.iter() {
-            if row.is_waiting() {
-                next = next.min(row.started + self.config.tuning.timeout);
-                let hedge_at = self.hedge_at(index);
-                // A hedge that is due and has found nobody to ask waits for something else to happen.
-                next = if hedge_at > now { next.min(hedge_at) } else { next };
-            }
+            next = next.min(self.gives_up_at(row));
+            // A hedge that is due and has found nobody to ask waits for something else to happen.
+            let hedge_at = self.hedge_at(index);
+            next = if hedge_at > now { next.min(hedge_at) } else { next };
         }
-        for later in [self.store_full_until, self.fill_at] {
+        for later in [self.store_full_until, self.leaves_paused_until, self.fill_at] {
             next = if later > now { next.min(later) } else { next };
         }
         next

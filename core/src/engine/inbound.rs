@@ -67,7 +67,7 @@ pub enum PeerError {
     Unexpected,
     /// A piece, a range or a body beyond the image's bounds.
     OutOfRange,
-    /// More requests than `Hello` allows.
+    /// More requests than `Hello` allows, or more answers than there can be requests.
     TooMany,
     /// It said that it goes; nobody's fault.
     Bye(Farewell),
@@ -144,7 +144,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
                 let pause = Duration::from_millis(u64::from(busy.retry_millis)).clamp(BUSY_MIN, BUSY_MAX);
                 self.peers.at_mut(index).busy_until = now + pause;
                 self.stats.busy_received += 1;
-                self.each(busy.run, |engine, piece| engine.on_denied(now, peer, piece.get(), None))
+                self.each(busy.run, |engine, piece| engine.on_busy(peer, piece, now + pause))
             }
             Frame::Refuse(run) => self.each(*run, |engine, piece| engine.on_refused(now, peer, piece)),
             Frame::Redirect(redirect) => self.on_redirect(now, index, redirect),
@@ -156,10 +156,11 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
                 Ok(())
             }
             Frame::Pong(nonce) => {
-                // The nonce is the time of the ping; a peer that makes one up fools only itself.
-                let sample = now - Instant::from_micros(*nonce);
-                if sample <= self.config.tuning.silence {
-                    self.peers.at_mut(index).sample_rtt(sample);
+                // The nonce is the time of the ping. One that is made up would make the peer look near.
+                let row = self.peers.at_mut(index);
+                if row.pinged == Some(*nonce) {
+                    row.pinged = None;
+                    row.sample_rtt(now - Instant::from_micros(*nonce));
                 }
                 Ok(())
             }
@@ -168,7 +169,11 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         }
     }
 
+    /// An answer that is no body, to at most as many requests as there can be.
     fn each(&mut self, run: Run, mut act: impl FnMut(&mut Self, PieceIndex)) -> Result<(), PeerError> {
+        if usize::from(run.count) > self.transfers.len() {
+            return Err(PeerError::TooMany);
+        }
         let end = run.first.checked_add(u32::from(run.count)).ok_or(PeerError::OutOfRange)?;
         for number in run.first..end {
             let piece = self.geometry.piece(number).ok_or(PeerError::OutOfRange)?;

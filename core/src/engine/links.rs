@@ -91,6 +91,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         if let Some(other) = self.peers.by_node(hello.node) {
             let other = self.peers.id(other);
             let loser = if self.keeps_new(peer, other, hello.node) { other } else { peer };
+            self.contacts.moved(loser, if loser == peer { other } else { peer });
             self.close(loser, Farewell::Duplicate, Reason::Duplicate);
             if loser == peer {
                 return;
@@ -110,8 +111,8 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             let ip = if hello.listen.ip == [0; 16] { seen } else { hello.listen.ip };
             row.address = if hello.listen.is_dialable() { Address { ip, ..hello.listen } } else { Address::NONE };
             let address = row.address;
-            self.contacts.add(address, hello.role == Role::Seed);
-            self.contacts.linked(address, peer);
+            self.contacts.add(address, false);
+            self.contacts.claimed(address, peer);
         }
         self.contacts.answered(peer);
     }
@@ -206,7 +207,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         let address = self.contacts.next_to_dial(now, self.wants_links())?;
         let peer = self.peers.take(State::Dialing)?;
         self.peers.at_mut(peer.index()).address = address;
-        self.contacts.linked(address, peer);
+        self.contacts.dialled(address, peer);
         Some(Action::Dial { peer, address })
     }
 
@@ -236,7 +237,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             self.peers.at_mut(index).pong = None;
             return self.transmit(now, index, &Frame::Pong(nonce), None, head);
         }
-        if row.blob.is_some() {
+        if row.blob.is_some() && !self.uplink_full() {
             return self.poll_blob(now, index, head);
         }
         if row.offers_sent == 0 {
@@ -246,14 +247,14 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
                 return self.transmit(now, index, &Frame::Offer(offer), None, head);
             }
         }
-        if now >= row.ping_due {
-            self.peers.at_mut(index).ping_due = now + self.config.tuning.ping;
+        // The first ping is not put off by what else is said: it tells the round trip.
+        if now >= row.ping_due || (row.rtt == Duration::ZERO && row.pinged.is_none()) {
+            let row = self.peers.at_mut(index);
+            row.ping_due = now + self.config.tuning.ping;
+            row.pinged = Some(now.as_micros());
             return self.transmit(now, index, &Frame::Ping(now.as_micros()), None, head);
         }
-        if now >= row.contacts_due && row.contacts_seen != self.contacts.version() {
-            return self.poll_contacts(now, index, head);
-        }
-        self.poll_holdings(now, index, row, head)
+        self.poll_contacts(now, index, head).or_else(|| self.poll_holdings(now, index, head))
     }
 
     fn poll_blob(&mut self, now: Instant, index: usize, head: &mut [u8]) -> Option<Action> {
@@ -274,9 +275,12 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     }
 
     fn poll_contacts(&mut self, now: Instant, index: usize, head: &mut [u8]) -> Option<Action> {
-        let start = self.rng.below(u32::MAX);
         let version = self.contacts.version();
         let row = self.peers.at_mut(index);
+        if now < row.contacts_due || row.contacts_seen == version {
+            return None;
+        }
+        let start = self.rng.below(u32::MAX);
         row.contacts_seen = version;
         row.contacts_due = now + CONTACTS_PAUSE;
         let own = row.address;
@@ -290,22 +294,23 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     }
 
     /// The map at first, then changes in batches. A seed needs neither: it never asks.
-    fn poll_holdings(&mut self, now: Instant, index: usize, row: &PeerRow, head: &mut [u8]) -> Option<Action> {
-        if row.role == Role::Seed {
+    fn poll_holdings(&mut self, now: Instant, index: usize, head: &mut [u8]) -> Option<Action> {
+        let pieces = self.geometry.piece_count();
+        if self.peers.at(index).role == Role::Seed {
             return None;
         }
-        let pieces = self.geometry.piece_count();
-        if row.map_next < pieces {
-            return self.poll_map(now, index, row.map_next, head);
+        let first = self.peers.at(index).map_next;
+        let nothing_to_tell = first == 0 && self.held().next(0, true).is_none();
+        if first < pieces && !nothing_to_tell {
+            return self.poll_map(now, index, first, head);
         }
+        let row = self.peers.at_mut(index);
+        row.map_next = pieces;
         if now < row.changes_due {
             return None;
         }
         if !self.changes.reaches(row.change_next) {
-            let change_next = self.changes.next();
-            let row = self.peers.at_mut(index);
-            row.change_next = change_next;
-            row.map_next = 0;
+            row.change_next = self.changes.next();
             return self.poll_map(now, index, 0, head);
         }
         self.poll_changes(now, index, head)
@@ -314,7 +319,6 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     fn poll_map(&mut self, now: Instant, index: usize, first: u32, head: &mut [u8]) -> Option<Action> {
         let pieces = self.geometry.piece_count();
         let held = Bits::new(self.own.held, pieces);
-        let nothing = first == 0 && held.next(0, true).is_none() && self.peers.had(index).count() == 0;
         let mut buffer = [0; LIST_BYTES_MAX];
         let mut encoder = RunsEncoder::new(&mut buffer, first);
         let mut covered = pieces;
@@ -326,9 +330,6 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         }
         let length = encoder.finish();
         self.peers.at_mut(index).map_next = covered;
-        if nothing {
-            return None;
-        }
         let map = Map { first, count: covered - first, runs: &buffer[..length] };
         self.transmit(now, index, &Frame::Map(map), None, head)
     }
@@ -393,8 +394,8 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
                     next = next.min(row.contacts_due);
                 }
             }
-            if row.busy_until > now {
-                next = next.min(row.busy_until);
+            for later in [row.busy_until, row.busy_for_demand_until] {
+                next = if later > now { next.min(later) } else { next };
             }
         }
         next
@@ -405,7 +406,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         self.link_deadline(now).min(self.fetch_deadline(now))
     }
 
-    /// The chunks that guests have touched, as bits.
+    /// Whether a guest has touched the chunk.
     pub fn touched(&self, chunk: ChunkIndex) -> bool {
         Bits::new(self.own.touched, self.geometry.chunk_count()).get(chunk.get())
     }

@@ -94,6 +94,7 @@ pub struct Engine<'a, P, O, S> {
     fill_at: Instant,
     /// Until then the store is taken to be full: nothing but demand is fetched.
     store_full_until: Instant,
+    leaves_paused_until: Instant,
     /// Whether something has happened since fetches were last looked for.
     look_for_work: bool,
     /// Before then, `poll` has nothing to do unless something happens.
@@ -153,6 +154,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             mean_bytes: geometry.chunk_bytes() / 3,
             fill_at: now,
             store_full_until: Instant::ZERO,
+            leaves_paused_until: Instant::ZERO,
             look_for_work: true,
             quiet_until: Instant::ZERO,
             config,
@@ -274,6 +276,9 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     fn release(&mut self, piece: PieceIndex) {
         if self.demands.release(piece) {
             self.take_back(piece, |row| !row.guessed);
+            if let Piece::Chunk(_) = self.geometry.kind(piece) {
+                self.lower(piece);
+            }
         }
     }
 
@@ -318,6 +323,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         let row = self.transfers.at_mut(index);
         row.step = Step::Landed;
         let (peer, elapsed, queued, bytes) = (row.peer, now - row.started, row.queued, row.bytes);
+        row.started = now;
         if let Some(link) = self.peers.get_mut(peer) {
             link.last_received = now;
             link.sample_rate(bytes, elapsed, queued);
@@ -374,6 +380,9 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         self.count_stale(found.is_some());
         let Some(index) = found else { return };
         self.store_full_until = now + fetch::STORE_FULL;
+        if self.transfers.at(index).piece_number() >= self.geometry.chunk_count() {
+            self.leaves_paused_until = now + fetch::LEAF_PAUSE;
+        }
         self.free_transfer(index);
     }
 
@@ -440,9 +449,14 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         let mut live = 0;
         for (index, row) in self.transfers.iter().filter(|(_, row)| row.is_live()) {
             assert!(flight.get(row.piece_number()), "a live fetch's piece is in the flight map");
-            live += u32::from(!self.transfers.has_sibling(index));
+            let siblings = self
+                .transfers
+                .iter()
+                .filter(|(_, other)| other.is_live() && other.piece_number() == row.piece_number());
+            assert!(siblings.clone().count() <= 2, "a piece has at most two fetches");
+            live += u32::from(siblings.map(|(first, _)| first).min() == Some(index));
         }
-        assert!(flight.count() >= live, "the flight map has a bit for each piece in flight");
+        assert_eq!(flight.count(), live, "the flight map has a bit for each piece in flight, and no other");
         for (index, peer) in self.peers.open() {
             let id = self.peers.id(index);
             let waiting = self.transfers.iter().filter(|(_, row)| row.peer == id && row.is_waiting());
@@ -454,7 +468,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             let loads = rows.filter(|(_, row)| matches!(row.answer, Answer::Loading | Answer::Loaded(_))).count();
             assert_eq!(loads, usize::from(peer.loads), "loads counts what the host loads");
         }
-        let unsent: u64 = (0..self.peers.len()).map(|index| u64::from(self.peers.at(index).unsent_bytes)).sum();
+        let unsent: u64 = (0..self.peers.len()).map(|index| self.peers.at(index).unsent_bytes).sum();
         assert_eq!(unsent, self.peers.unsent_bytes(), "unsent bytes add up");
         let mut index = 0;
         while let Some((piece, _)) = self.demands.at(index) {

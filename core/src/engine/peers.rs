@@ -50,6 +50,8 @@ pub struct PeerRow {
     pub(super) changes_due: Instant,
     pub(super) pong: Option<u64>,
     pub(super) ping_due: Instant,
+    /// What the last ping said, until it is answered.
+    pub(super) pinged: Option<u64>,
     pub(super) contacts_due: Instant,
     pub(super) contacts_seen: u32,
     pub(super) blob: Option<BlobRange>,
@@ -58,7 +60,7 @@ pub struct PeerRow {
     /// Bytes that may be handed over; negative after a long body.
     pub(super) credit_bytes: i64,
     /// Bytes handed over and not yet reported as sent.
-    pub(super) unsent_bytes: u32,
+    pub(super) unsent_bytes: u64,
     /// Its requests that wait here.
     pub(super) uploads: u16,
     /// Of these, how many the host loads or has loaded.
@@ -73,7 +75,10 @@ pub struct PeerRow {
     pub(super) bulk: u16,
     /// Bodies that may still come for requests that were taken back.
     pub(super) late_bodies: u32,
+    /// Until then it is not asked for what no guest waits for.
     pub(super) busy_until: Instant,
+    /// Until then it is not asked for anything.
+    pub(super) busy_for_demand_until: Instant,
     pub(super) failures: u8,
     pub(super) rtt: Duration,
     pub(super) bytes_per_sec: u64,
@@ -96,6 +101,7 @@ impl PeerRow {
         changes_due: Instant::NEVER,
         pong: None,
         ping_due: Instant::NEVER,
+        pinged: None,
         contacts_due: Instant::NEVER,
         contacts_seen: 0,
         blob: None,
@@ -109,6 +115,7 @@ impl PeerRow {
         bulk: 0,
         late_bodies: 0,
         busy_until: Instant::ZERO,
+        busy_for_demand_until: Instant::ZERO,
         failures: 0,
         rtt: Duration::ZERO,
         bytes_per_sec: 0,
@@ -126,6 +133,9 @@ impl PeerRow {
     /// A body came `elapsed` after it was asked for, with `queued` others before it: the rate is what they took together.
     pub(super) fn sample_rate(&mut self, bytes: u32, elapsed: Duration, queued: u16) {
         self.failures /= 2;
+        if bytes == 0 {
+            return;
+        }
         let transfer = elapsed.as_micros().saturating_sub(self.rtt.as_micros()).max(50);
         let sample = u64::from(bytes) * (u64::from(queued) + 1) * 1_000_000 / transfer;
         self.bytes_per_sec = if self.bytes_per_sec == 0 { sample } else { (self.bytes_per_sec * 7 + sample) / 8 };
@@ -202,7 +212,7 @@ impl<'a> Peers<'a> {
     pub(super) fn free(&mut self, peer: PeerId) {
         let words = self.words;
         let Some(row) = self.get_mut(peer) else { return };
-        let unsent = u64::from(row.unsent_bytes);
+        let unsent = row.unsent_bytes;
         row.state = State::Free;
         row.unsent_bytes = 0;
         self.unsent_bytes -= unsent;
@@ -227,20 +237,18 @@ impl<'a> Peers<'a> {
     pub(super) fn handed_over(&mut self, now: Instant, index: usize, bytes: u32, ping: Duration) {
         let row = &mut self.rows[index];
         row.credit_bytes -= i64::from(bytes);
-        row.unsent_bytes += bytes;
-        if row.ping_due > now {
-            row.ping_due = now + ping;
-        }
+        row.unsent_bytes += u64::from(bytes);
+        row.ping_due = row.ping_due.max(now + ping);
         self.unsent_bytes += u64::from(bytes);
     }
 
     /// Notes that bytes have left.
     pub(super) fn sent(&mut self, peer: PeerId, bytes: u32) -> bool {
         let Some(row) = self.get_mut(peer) else { return false };
-        let bytes = bytes.min(row.unsent_bytes);
-        row.credit_bytes += i64::from(bytes);
+        let bytes = u64::from(bytes).min(row.unsent_bytes);
+        row.credit_bytes += bytes as i64;
         row.unsent_bytes -= bytes;
-        self.unsent_bytes -= u64::from(bytes);
+        self.unsent_bytes -= bytes;
         true
     }
 

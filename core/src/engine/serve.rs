@@ -155,7 +155,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     /// Answers to send, the most urgent first; short ones before bodies.
     pub(super) fn poll_uploads(&mut self, now: Instant, head: &mut [u8]) -> Option<Action> {
         let mut best: Option<((Class, Instant, u64), usize)> = None;
-        let full = self.peers.unsent_bytes() >= u64::from(self.config.unsent_bytes_max);
+        let full = self.uplink_full();
         for index in 0..self.peers.len() {
             let link = *self.peers.at(index);
             if link.uploads == 0 || !link.is_open() || !link.takes_bytes() {
@@ -166,7 +166,9 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             for (row, upload) in self.uploads.of_peer(index) {
                 let ready = match upload.answer {
                     Answer::Loaded(_) => !full,
-                    Answer::Queued => !full && link.loads < LOADS_MAX && self.held().get(upload.piece),
+                    // A demand is loaded all the same, so that it goes before all others once there is room.
+                    Answer::Queued if full && upload.class != Class::Demand => false,
+                    Answer::Queued => link.loads < LOADS_MAX && self.held().get(upload.piece),
                     Answer::Busy(_) | Answer::Refuse | Answer::Redirect(..) => {
                         denial = Some(row);
                         break;
@@ -187,6 +189,11 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             Answer::Loaded(bytes) => self.send_piece(now, row, bytes, head),
             _ => self.load(row),
         }
+    }
+
+    /// Whether as much as may be has been handed over and not yet sent.
+    pub(super) fn uplink_full(&self) -> bool {
+        self.peers.unsent_bytes() >= u64::from(self.config.unsent_bytes_max)
     }
 
     /// Requests that wait for pieces that will not come after all are refused.

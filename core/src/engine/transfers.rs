@@ -45,12 +45,13 @@ pub struct Transfer {
     pub(super) asked: bool,
     /// Whether the peer is not to redirect.
     pub(super) insist: bool,
-    /// Whether a second peer has been asked for the same piece.
+    /// Whether another row asks a second peer for the same piece.
     pub(super) hedged: bool,
     /// Length of the body, once it begins to come.
     pub(super) bytes: u32,
     /// How many pieces had been asked of the peer before.
     pub(super) queued: u16,
+    /// When it was started; once it has landed, when that was.
     pub(super) started: Instant,
     /// When a guest began to wait for it.
     pub(super) urgent_since: Instant,
@@ -181,9 +182,9 @@ impl<'a> Transfers<'a> {
         self.rows.iter().position(cancelling)
     }
 
-    /// Whether another row than `index` still may bring the same piece.
-    pub(super) fn has_sibling(&self, index: usize) -> bool {
+    /// The other row than `index` that still may bring the same piece.
+    pub(super) fn sibling(&self, index: usize) -> Option<usize> {
         let piece = self.rows[index].piece;
-        self.iter().any(|(other, row)| other != index && row.piece == piece && row.is_live())
+        self.rows.iter().enumerate().position(|(other, row)| other != index && row.piece == piece && row.is_live())
     }
 }

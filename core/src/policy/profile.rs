@@ -32,7 +32,7 @@ impl Predictor for Profile<'_> {
         while self.entries.get(self.first).is_some_and(|entry| view.holds(entry.chunk)) {
             self.first += 1;
         }
-        let end = self.entries.len().min(self.first + self.window);
+        let end = self.entries.len().min(self.first.saturating_add(self.window));
         for entry in &self.entries[self.first..end] {
             if view.misses(entry.chunk)
                 && out.push(Guess { chunk: entry.chunk, probability: entry.probability }).is_err()

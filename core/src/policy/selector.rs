@@ -49,5 +49,5 @@ fn cost_micros(want: &Want, candidate: &Candidate) -> u64 {
         (Role::Seed, Class::Demand) => SEED_DEMAND_FACTOR,
         (Role::Seed, _) => SEED_BULK_FACTOR,
     };
-    expected.saturating_mul(factor) << candidate.failures.min(8)
+    expected.saturating_mul(factor << candidate.failures.min(8))
 }

@@ -1,6 +1,7 @@
 //! `swarmdisk attach`, and the session that it shares with `run`: an image attached, from its reference to its report.
 
 use super::args::{Attach, AttachOptions, PrefetchName};
+use super::output::say;
 use super::{Failure, profile, signals};
 use crate::log;
 use crate::nbd::{NbdListen, NbdServer, NbdUri, ServerConfig};
@@ -9,17 +10,17 @@ use crate::node::{
 };
 use crate::observed::Observed;
 use crate::reference::Reference;
-use crate::report::{AttachReport, FetchedBytes, write_json};
+use crate::report::{AttachReport, FetchedBytes, check_writable, write_json};
 use crate::status::{Status, StatusServer};
 use crate::store::Store;
 use bytes::Bytes;
 use etcetera::{BaseStrategy, choose_base_strategy};
-use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use swarmdisk_core::format::profile::ProfileView;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -27,6 +28,8 @@ use tokio::task::JoinHandle;
 const BOOTSTRAP_TIME: Duration = Duration::from_secs(30);
 /// How long it is asked for a profile when the image is in the cache already.
 const BOOTSTRAP_TIME_CACHED: Duration = Duration::from_secs(3);
+/// When a person begins to wonder.
+const NOTICE_AFTER: Duration = Duration::from_secs(3);
 
 pub(super) async fn run(args: Attach, began: Instant) -> Result<ExitCode, Failure> {
     let Some(nbd) = &args.nbd else { return Err(Failure::usage("say how to attach: --nbd ADDR or --nbd unix:PATH")) };
@@ -36,8 +39,7 @@ pub(super) async fn run(args: Attach, began: Instant) -> Result<ExitCode, Failur
         session = Session::start(&args.target, nbd, &args.options, began) => session?,
         _ = &mut end => return Err(Failure::new("interrupted before the disk was ready")),
     };
-    println!("ready {}", session.uri());
-    std::io::stdout().flush()?;
+    say(format_args!("ready {}", session.uri()))?;
     end.await;
     session.end().await?;
     Ok(ExitCode::SUCCESS)
@@ -64,8 +66,8 @@ impl Session {
         options: &AttachOptions,
         began: Instant,
     ) -> Result<Self, Failure> {
-        let listen: NbdListen = nbd.parse().map_err(|error| Failure::usage(format!("{error}")))?;
-        check_writable(options)?;
+        let listen: NbdListen = nbd.parse()?;
+        options.report.as_deref().map(check_writable).transpose()?;
         let rates = Rates::new(options.limit_up, options.limit_down);
         let listener = Listener::bind(options.listen, options.open, &rates)?;
         let found = find_image(target, options, &rates).await?;
@@ -80,15 +82,15 @@ impl Session {
         let node = Node::start(node_options).await?;
         let serving = listener.serve(vec![node.clone()]);
         let swarm_disk = SwarmDisk::new(node.clone(), options.io_timeout);
-        let disk = Arc::new(match &options.record {
-            Some(path) => Observed::recording(swarm_disk, path)?,
-            None => Observed::new(swarm_disk),
-        });
+        let swarm_disk = if found.is_alone { swarm_disk.alone() } else { swarm_disk };
+        let disk = Arc::new(Observed::new(swarm_disk));
         let config = ServerConfig { open: options.open, description: target.to_owned(), ..ServerConfig::default() };
         let server = NbdServer::bind(&listen, disk.clone(), config).await?;
         let uri = server.uri().clone();
         let source = Source { node: node.clone(), disk: disk.clone(), uri: uri.to_string(), began };
         let status = StatusServer::start(options.status, options.open, Arc::new(source)).await?;
+        // Last of all, so that an old trace is not lost to an attempt that came to nothing.
+        options.record.as_deref().map(|path| disk.record_to(path)).transpose()?;
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::spawn(server.run(async {
             let _ = stopped.await;
@@ -117,22 +119,14 @@ impl Session {
     }
 }
 
-/// Fails early where a file that is only written at the end cannot be.
-fn check_writable(options: &AttachOptions) -> Result<(), Failure> {
-    let Some(path) = &options.report else { return Ok(()) };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if path.is_dir() || !folder.is_dir() {
-        return Err(Failure::new(format!("cannot write the report to {}; choose another --report", path.display())));
-    }
-    Ok(())
-}
-
 /// What is known of the image before there is a node.
 struct Found {
     store: Store,
     profile: Option<Bytes>,
     contacts: Vec<(SocketAddr, bool)>,
     received_bytes: u64,
+    /// A complete file, and nobody to ask.
+    is_alone: bool,
 }
 
 async fn find_image(target: &str, options: &AttachOptions, rates: &Rates) -> Result<Found, Failure> {
@@ -146,9 +140,9 @@ async fn find_image(target: &str, options: &AttachOptions, rates: &Rates) -> Res
         })
         .await??;
         let contacts = resolve(&options.peer, false).await;
-        return Ok(Found { store, profile: own_profile, contacts, received_bytes: 0 });
+        return Ok(Found { store, profile: own_profile, is_alone: contacts.is_empty(), contacts, received_bytes: 0 });
     }
-    let reference: Reference = target.parse().map_err(|error| Failure::usage(format!("{error}")))?;
+    let reference: Reference = target.parse()?;
     let dir = cache_dir(options)?;
     let image = reference.image;
     let cached = blocking({
@@ -162,10 +156,11 @@ async fn find_image(target: &str, options: &AttachOptions, rates: &Rates) -> Res
         image,
         hosts: reference.hosts.iter().chain(&options.peer).cloned().collect(),
         rates: rates.clone(),
-        patience: if cached.is_some() { BOOTSTRAP_TIME_CACHED } else { BOOTSTRAP_TIME },
+        patience: if cached.is_some() { BOOTSTRAP_TIME_CACHED } else { BOOTSTRAP_TIME }.min(options.io_timeout),
         wants_profile,
     };
-    let sent = if cached.is_some() && !wants_profile { None } else { Some(bootstrap(request).await) };
+    let sent =
+        if cached.is_some() && !wants_profile { None } else { Some(patiently(bootstrap(request), &reference).await) };
     let (manifest, sent) = match (cached, sent) {
         (Some(manifest), None) => (manifest, None),
         (Some(manifest), Some(Ok(sent))) => (manifest, Some(sent)),
@@ -179,10 +174,35 @@ async fn find_image(target: &str, options: &AttachOptions, rates: &Rates) -> Res
     };
     let store = blocking(move || Store::open_cache(&dir, image, &manifest)).await??;
     let (offered, received_bytes) = match sent {
-        Some(Bootstrap { profile, received_bytes, .. }) => (profile.map(Bytes::from), received_bytes),
+        Some(Bootstrap { profile, received_bytes, .. }) => {
+            (profile.and_then(|profile| usable(profile, &store)), received_bytes)
+        }
         None => (None, 0),
     };
-    Ok(Found { store, profile: own_profile.or(offered), contacts, received_bytes })
+    Ok(Found { store, profile: own_profile.or(offered), contacts, received_bytes, is_alone: false })
+}
+
+/// An offered profile, if it makes sense: to go without one is better than not to go.
+fn usable(profile: Vec<u8>, store: &Store) -> Option<Bytes> {
+    match ProfileView::parse(&profile, store.image(), store.geometry()) {
+        Ok(_) => Some(profile.into()),
+        Err(error) => {
+            log::warn(format_args!("the profile that the swarm offers cannot be used ({error}); going on without it"));
+            None
+        }
+    }
+}
+
+/// Says that nobody answers, where that takes long.
+async fn patiently<T>(answer: impl Future<Output = T>, reference: &Reference) -> T {
+    let mut answer = std::pin::pin!(answer);
+    tokio::select! {
+        answer = &mut answer => return answer,
+        () = tokio::time::sleep(NOTICE_AFTER) => {
+            log::warn(format_args!("no answer from {} yet; still trying", reference.hosts.join(", ")));
+        }
+    }
+    answer.await
 }
 
 /// Where fetched chunks are kept.

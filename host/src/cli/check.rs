@@ -1,6 +1,7 @@
 //! `swarmdisk check`.
 
 use super::args::Check;
+use super::output::{remark, say};
 use super::{Failure, signals};
 use crate::check::{CheckReport, check_cache, check_file};
 use crate::digest::to_hex;
@@ -22,7 +23,7 @@ pub(super) fn run(args: &Check) -> Result<ExitCode, Failure> {
         return Err(Failure::new("cancelled; not everything was looked at"));
     }
     if outcomes.is_empty() {
-        eprintln!("swarmdisk: there is no cache in that directory");
+        remark("swarmdisk: there is no cache in that directory");
     }
     let mut is_good = true;
     let mut values = Vec::new();
@@ -32,20 +33,20 @@ pub(super) fn run(args: &Check) -> Result<ExitCode, Failure> {
                 is_good &= report.is_good() || report.is_repaired;
                 match args.json {
                     true => values.push(value(&report)),
-                    false => println!("{report}"),
+                    false => say(&report)?,
                 }
             }
             Err(error) => {
                 is_good = false;
                 match args.json {
                     true => values.push(json!({ "error": error.to_string() })),
-                    false => eprintln!("swarmdisk: {error}"),
+                    false => remark(format_args!("swarmdisk: {error}")),
                 }
             }
         }
     }
     if args.json {
-        println!("{:#}", Value::from(values));
+        say(format_args!("{:#}", Value::from(values)))?;
     }
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

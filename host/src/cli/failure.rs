@@ -1,5 +1,10 @@
 //! Why a command ends early: one line for a person, and an exit status.
 
+use crate::nbd::{AddressError, ServerError};
+use crate::node::NodeError;
+use crate::reference::ReferenceError;
+use crate::status::StatusError;
+use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
 
@@ -21,16 +26,36 @@ impl Failure {
         Self { message: message.into(), exit: 2 }
     }
 
+    /// Nothing that a person would want to be told: exit 1.
+    pub(super) fn silent() -> Self {
+        Self::new("")
+    }
+
+    /// The message; none if nobody wants to be told.
+    pub(super) fn message(&self) -> Option<String> {
+        Some(self.to_string()).filter(|message| !message.is_empty())
+    }
+
     /// The status that the process ends with.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.exit)
     }
 }
 
-impl<E: std::error::Error> From<E> for Failure {
+impl<E: Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self::new(error.to_string())
+        let exit = if is_usage(&error) { 2 } else { 1 };
+        Self { message: error.to_string(), exit }
     }
+}
+
+/// Whether other arguments are all it takes.
+fn is_usage(error: &(dyn Error + 'static)) -> bool {
+    error.is::<ReferenceError>()
+        || error.is::<AddressError>()
+        || matches!(error.downcast_ref(), Some(NodeError::Exposed { .. }))
+        || matches!(error.downcast_ref(), Some(StatusError::Exposed { .. }))
+        || matches!(error.downcast_ref(), Some(ServerError::NotLoopback(_)))
 }
 
 impl fmt::Display for Failure {

@@ -7,6 +7,7 @@ mod args;
 mod attach;
 mod check;
 mod failure;
+mod output;
 mod pack;
 mod profile;
 mod replay;
@@ -14,6 +15,7 @@ mod run;
 mod seed;
 mod signals;
 mod status;
+mod usage;
 
 pub use args::Demo as DemoArgs;
 pub use failure::Failure;
@@ -26,7 +28,11 @@ use std::time::Instant;
 /// Runs the command that the process's arguments name.
 pub fn main() -> ExitCode {
     let began = Instant::now();
-    let args = Args::parse();
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let args = match Args::try_parse_from(&arguments) {
+        Ok(args) => args,
+        Err(error) => return usage::tell(&error, &arguments),
+    };
     let outcome = match args.command {
         Command::Pack(args) => pack::run(&args),
         Command::Check(args) => check::run(&args),
@@ -39,7 +45,9 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => crate::demo::run(&args),
     };
     outcome.unwrap_or_else(|failure| {
-        eprintln!("swarmdisk: {failure}");
+        if let Some(message) = failure.message() {
+            output::remark(format_args!("swarmdisk: {message}"));
+        }
         failure.exit_code()
     })
 }

@@ -1,6 +1,7 @@
 //! `swarmdisk pack`.
 
 use super::args::{CodecName, Pack};
+use super::output::{remark, say};
 use super::{Failure, signals};
 use crate::digest::to_hex;
 use crate::pack::{PackOptions, pack};
@@ -33,11 +34,11 @@ pub(super) fn run(args: &Pack) -> Result<ExitCode, Failure> {
             "file_bytes": report.file_bytes,
             "run_micros": report.time.as_micros() as u64,
         });
-        println!("{value:#}");
+        say(format_args!("{value:#}"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{}", to_hex(&report.image));
-    eprintln!(
+    say(to_hex(&report.image))?;
+    remark(format_args!(
         "{}: {} of image in {} of file, {} chunks ({} all zeros), {:.1} s",
         args.out.display(),
         Bytes(report.image_bytes),
@@ -45,6 +46,6 @@ pub(super) fn run(args: &Pack) -> Result<ExitCode, Failure> {
         report.chunk_count,
         report.zero_chunk_count,
         report.time.as_secs_f64()
-    );
+    ));
     Ok(ExitCode::SUCCESS)
 }

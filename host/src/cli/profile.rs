@@ -2,6 +2,7 @@
 
 use super::Failure;
 use super::args::{Profile, ProfileCommand};
+use super::output::{remark, say};
 use crate::digest::to_hex;
 use crate::profile::build;
 use crate::report::write_whole;
@@ -41,9 +42,17 @@ fn make(paths: &[PathBuf], image: &Path, out: &Path, as_json: bool) -> Result<Ex
         .map_err(|error| Failure::new(format!("cannot write {}: {error}; choose another -o", out.display())))?;
     if as_json {
         let image = to_hex(&store.image());
-        println!("{:#}", json!({ "image": image, "chunks": entry_count, "runs": traces.len(), "bytes": bytes.len() }));
+        say(format_args!(
+            "{:#}",
+            json!({ "image": image, "chunks": entry_count, "runs": traces.len(), "bytes": bytes.len() })
+        ))?;
     } else {
-        eprintln!("{}: {entry_count} chunks from {} runs, {}", out.display(), traces.len(), Bytes(bytes.len() as u64));
+        remark(format_args!(
+            "{}: {entry_count} chunks from {} runs, {}",
+            out.display(),
+            traces.len(),
+            Bytes(bytes.len() as u64)
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -73,7 +82,7 @@ fn show(path: &Path, as_json: bool) -> Result<ExitCode, Failure> {
             })
             .collect();
         let value = json!({ "image": to_hex(&image), "runs": view.run_count(), "entries": entries });
-        println!("{value:#}");
+        say(format_args!("{value:#}"))?;
         return Ok(ExitCode::SUCCESS);
     }
     let (mut count, mut sure, mut last_millis) = (0u32, 0u32, 0);
@@ -82,10 +91,10 @@ fn show(path: &Path, as_json: bool) -> Result<ExitCode, Failure> {
         sure += u32::from(entry.probability == u8::MAX);
         last_millis = entry.at_millis;
     }
-    println!("image   {}", to_hex(&image));
-    println!("runs    {}", view.run_count());
-    println!("chunks  {count}, of which {sure} are touched in every run");
-    println!("span    {}", Micros(u64::from(last_millis) * 1000));
-    println!("size    {}", Bytes(bytes.len() as u64));
+    say(format_args!("image   {}", to_hex(&image)))?;
+    say(format_args!("runs    {}", view.run_count()))?;
+    say(format_args!("chunks  {count}, of which {sure} are touched in every run"))?;
+    say(format_args!("span    {}", Micros(u64::from(last_millis) * 1000)))?;
+    say(format_args!("size    {}", Bytes(bytes.len() as u64)))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,9 +1,10 @@
 //! `swarmdisk replay`.
 
 use super::args::Replay;
+use super::output::say;
 use super::{Failure, signals};
 use crate::replay::{ReplayOptions, replay_target};
-use crate::report::write_json;
+use crate::report::{check_writable, write_json};
 use crate::trace::Trace;
 use std::fs::File;
 use std::io::BufReader;
@@ -13,6 +14,7 @@ pub(super) async fn run(args: Replay) -> Result<ExitCode, Failure> {
     if !(args.speed.is_finite() && args.speed > 0.0) {
         return Err(Failure::usage(format!("a speed of {} is none; pass a positive number", args.speed)));
     }
+    args.report.as_deref().map(check_writable).transpose()?;
     let fail = |error: &dyn std::fmt::Display| Failure::new(format!("{}: {error}", args.trace.display()));
     let file = File::open(&args.trace).map_err(|error| fail(&error))?;
     let trace = Trace::parse(BufReader::new(file)).map_err(|error| fail(&error))?;
@@ -21,13 +23,13 @@ pub(super) async fn run(args: Replay) -> Result<ExitCode, Failure> {
         report = replay_target(&trace, &args.disk, &options) => report?,
         _ = signals::asked_to_end() => return Err(Failure::new("interrupted; nothing was measured")),
     };
+    if args.json {
+        say(serde_json::to_string_pretty(&report)?)?;
+    } else {
+        say(report.to_string())?;
+    }
     if let Some(path) = &args.report {
         write_json(&report, path)?;
-    }
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        println!("{report}");
     }
     if report.mismatches > 0 {
         return Err(Failure::new(format!(

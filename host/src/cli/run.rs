@@ -2,7 +2,9 @@
 
 use super::args::Run;
 use super::attach::Session;
+use super::output::remark;
 use super::{Failure, signals};
+use std::io::ErrorKind;
 use std::process::{ExitCode, ExitStatus};
 use std::time::Instant;
 use tokio::process::{Child, Command};
@@ -11,6 +13,8 @@ use tokio::process::{Child, Command};
 const DISK: &str = "{disk}";
 /// A shell's status for a command that it cannot find.
 const NOT_FOUND: u8 = 127;
+/// The same for one that is there and cannot be run.
+const NOT_RUNNABLE: u8 = 126;
 
 pub(super) async fn run(args: Run, began: Instant) -> Result<ExitCode, Failure> {
     // Dropped at the end, with the socket in it.
@@ -29,8 +33,9 @@ pub(super) async fn run(args: Run, began: Instant) -> Result<ExitCode, Failure> 
         Ok(child) => child,
         Err(error) => {
             session.end().await?;
-            eprintln!("swarmdisk: cannot run {}: {error}", words[0]);
-            return Ok(ExitCode::from(NOT_FOUND));
+            remark(format_args!("swarmdisk: cannot run {}: {error}; check the command", words[0]));
+            let is_missing = error.kind() == ErrorKind::NotFound;
+            return Ok(ExitCode::from(if is_missing { NOT_FOUND } else { NOT_RUNNABLE }));
         }
     };
     let status = tokio::select! {

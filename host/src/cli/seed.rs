@@ -2,17 +2,16 @@
 
 use super::args::Seed;
 use super::attach::blocking;
+use super::output::say;
 use super::{Failure, profile, signals};
 use crate::log;
-use crate::node::{Listener, Node, NodeHandle, NodeOptions, Rates};
+use crate::node::{Listener, Node, NodeHandle, NodeOptions, Rates, Serving};
 use crate::reference::Reference;
 use crate::status::{ImageStatus, Status, StatusServer, StatusSource};
 use crate::store::Store;
 use bytes::Bytes;
 use serde_json::json;
-use std::io::Write;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,41 +20,62 @@ use swarmdisk_core::format::profile::ProfileView;
 pub(super) async fn run(args: Seed) -> Result<ExitCode, Failure> {
     let end = signals::asked_to_end();
     tokio::pin!(end);
-    let rates = Rates::new(args.limit_up, None);
-    let listener = Listener::bind(args.listen, args.open, &rates)?;
-    let mut profiles = read_profiles(&args)?;
-    let mut nodes: Vec<NodeHandle> = Vec::new();
-    for path in &args.files {
-        let path = path.clone();
-        let store = blocking(move || Store::open_complete(&path)).await??;
-        if nodes.iter().any(|node| node.image() == store.image()) {
-            continue;
-        }
-        let mut options = NodeOptions::seed(Arc::new(store));
-        let own = profiles.iter().position(|(image, ..)| *image == options.store.image());
-        options.profile = own.map(|index| profiles.swap_remove(index).1);
-        options.advertise = Some(super::attach::advertised(listener.address(), args.advertise.as_deref()).await?);
-        options.rates = rates.clone();
-        nodes.push(Node::start(options).await?);
-    }
-    if let Some((.., path)) = profiles.first() {
-        return Err(Failure::new(format!(
-            "{path} is a profile of another image than those to be served; leave it out"
-        )));
-    }
-    let address = listener.address();
-    let source = Source { nodes: nodes.clone(), address, began: Instant::now() };
-    let status = StatusServer::start(args.status, args.open, Arc::new(source)).await?;
-    let serving = listener.serve(nodes.clone());
-    for (node, file) in nodes.iter().zip(&args.files) {
-        print_reference(node, file, address, &args)?;
-    }
+    let seeding = tokio::select! {
+        seeding = Seeding::start(&args) => seeding?,
+        _ = &mut end => return Err(Failure::new("interrupted before anything was served")),
+    };
     end.await;
-    drop((serving, status));
-    for node in &nodes {
-        node.shutdown().await;
-    }
+    seeding.end().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Images being served.
+struct Seeding {
+    nodes: Vec<NodeHandle>,
+    serving: Serving,
+    status: StatusServer,
+}
+
+impl Seeding {
+    /// Serves, and prints the references.
+    async fn start(args: &Seed) -> Result<Self, Failure> {
+        let rates = Rates::new(args.limit_up, None);
+        let listener = Listener::bind(args.listen, args.open, &rates)?;
+        let address = listener.address();
+        let advertise = super::attach::advertised(address, args.advertise.as_deref()).await?;
+        let mut profiles = read_profiles(args)?;
+        let mut nodes: Vec<NodeHandle> = Vec::new();
+        for path in &args.files {
+            let path = path.clone();
+            let store = blocking(move || Store::open_complete(&path)).await??;
+            if nodes.iter().any(|node| node.image() == store.image()) {
+                continue;
+            }
+            let mut options = NodeOptions::seed(Arc::new(store));
+            let own = profiles.iter().position(|(image, ..)| *image == options.store.image());
+            options.profile = own.map(|index| profiles.swap_remove(index).1);
+            options.advertise = Some(advertise);
+            options.rates = rates.clone();
+            nodes.push(Node::start(options).await?);
+        }
+        if let Some((.., path)) = profiles.first() {
+            return Err(Failure::new(format!(
+                "{path} is a profile of another image than those to be served, or a second one; leave it out"
+            )));
+        }
+        let source = Source { nodes: nodes.clone(), address, began: Instant::now() };
+        let status = StatusServer::start(args.status, args.open, Arc::new(source)).await?;
+        let serving = listener.serve(nodes.clone());
+        print_references(&nodes, address, args)?;
+        Ok(Self { nodes, serving, status })
+    }
+
+    async fn end(self) {
+        drop((self.serving, self.status));
+        for node in &self.nodes {
+            node.shutdown().await;
+        }
+    }
 }
 
 /// The profiles to offer: of which image, its bytes, its name for messages.
@@ -71,8 +91,10 @@ fn read_profiles(args: &Seed) -> Result<Vec<(swarmdisk_core::ids::Digest, Bytes,
     Ok(profiles)
 }
 
-fn print_reference(node: &NodeHandle, file: &Path, address: SocketAddr, args: &Seed) -> Result<(), Failure> {
+/// One for each image.
+fn print_references(nodes: &[NodeHandle], address: SocketAddr, args: &Seed) -> Result<(), Failure> {
     let host = match &args.advertise {
+        Some(host) if host.contains(':') && !host.starts_with('[') => format!("[{host}]:{}", address.port()),
         Some(host) => format!("{host}:{}", address.port()),
         None => address.to_string(),
     };
@@ -81,14 +103,15 @@ fn print_reference(node: &NodeHandle, file: &Path, address: SocketAddr, args: &S
             "{address} is no address to connect to: put this machine's name into the reference, or pass --advertise HOST"
         ));
     }
-    let reference = Reference { hosts: vec![host], image: node.image() }.to_string();
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        writeln!(out, "{}", json!({ "reference": reference, "file": file.display().to_string() }))?;
-    } else {
-        writeln!(out, "{reference}")?;
+    for node in nodes {
+        let reference = Reference { hosts: vec![host.clone()], image: node.image() }.to_string();
+        let file = node.store().path().display().to_string();
+        match args.json {
+            true => say(json!({ "reference": reference, "file": file }))?,
+            false => say(reference)?,
+        }
     }
-    Ok(out.flush()?)
+    Ok(())
 }
 
 /// What a status shows of a seed.

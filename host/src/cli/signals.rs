@@ -1,38 +1,75 @@
 //! Ctrl-C and the polite request to end.
 
-/// Waits until the process is asked to end. From then on a second request ends it at once, as the system does.
-pub async fn asked_to_end() -> &'static str {
-    #[cfg(unix)]
-    {
+use std::process::exit;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// The status of a process that a second signal ended: a shell's for Ctrl-C.
+const INTERRUPTED: i32 = 130;
+
+/// From now on a request to end this process is what the answer waits for; one more ends the process at once.
+/// To be called on a runtime.
+pub(super) fn asked_to_end() -> impl Future<Output = &'static str> {
+    let mut signals = Signals::watch();
+    async move {
+        let first = signals.next().await;
+        tokio::spawn(async move {
+            signals.next().await;
+            exit(INTERRUPTED)
+        });
+        first
+    }
+}
+
+/// Sets a flag when the process is interrupted, for work that polls it; a second Ctrl-C ends the process.
+pub(super) fn flag_on_interrupt() -> &'static AtomicBool {
+    static FLAG: AtomicBool = AtomicBool::new(false);
+    std::thread::spawn(|| {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+        runtime.block_on(async {
+            let mut signals = Signals::watch();
+            signals.next().await;
+            FLAG.store(true, Relaxed);
+            signals.next().await;
+            exit(INTERRUPTED);
+        });
+    });
+    &FLAG
+}
+
+#[cfg(unix)]
+struct Signals(Option<[tokio::signal::unix::Signal; 2]>);
+
+#[cfg(unix)]
+impl Signals {
+    /// Where they cannot be watched, the system does as it always does.
+    fn watch() -> Self {
         use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        else {
-            return std::future::pending().await;
-        };
+        let both = signal(SignalKind::interrupt()).and_then(|int| Ok([int, signal(SignalKind::terminate())?]));
+        Self(both.ok())
+    }
+
+    async fn next(&mut self) -> &'static str {
+        let Some([interrupt, terminate]) = &mut self.0 else { return std::future::pending().await };
         tokio::select! {
             _ = interrupt.recv() => "SIGINT",
             _ = terminate.recv() => "SIGTERM",
         }
     }
-    #[cfg(not(unix))]
-    {
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn watch() -> Self {
+        Self
+    }
+
+    async fn next(&mut self) -> &'static str {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
         "Ctrl-C"
     }
-}
-
-/// Sets a flag when the process is interrupted, for work that polls it; a second Ctrl-C ends the process.
-pub fn flag_on_interrupt() -> &'static std::sync::atomic::AtomicBool {
-    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-    static FLAG: AtomicBool = AtomicBool::new(false);
-    std::thread::spawn(|| {
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-        runtime.block_on(asked_to_end());
-        FLAG.store(true, Relaxed);
-        runtime.block_on(asked_to_end());
-        std::process::exit(130);
-    });
-    &FLAG
 }

@@ -2,6 +2,7 @@
 
 use super::Failure;
 use super::args::Status as StatusArgs;
+use super::output::say;
 use crate::status::{Status, find_all};
 use crate::units::{Bytes, BytesPerSecond, Micros};
 use comfy_table::{Table, presets::NOTHING};
@@ -10,30 +11,30 @@ use std::process::ExitCode;
 pub(super) async fn run(args: StatusArgs) -> Result<ExitCode, Failure> {
     let found = find_all().await;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&found)?);
+        say(serde_json::to_string_pretty(&found)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     if found.is_empty() {
-        println!("no swarmdisk of this user runs on this machine");
+        say("no swarmdisk of this user runs on this machine")?;
     }
     for status in &found {
-        show(status);
+        show(status)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn show(status: &Status) {
-    println!("{} {} (process {}), up {}", status.role, status.place, status.pid, Micros(status.run_micros));
+fn show(status: &Status) -> Result<(), Failure> {
+    say(format_args!("{} {} (process {}), up {}", status.role, status.place, status.pid, Micros(status.run_micros)))?;
     for image in &status.images {
         let percent = u64::from(image.held_pieces) * 100 / u64::from(image.pieces.max(1));
-        println!(
+        say(format_args!(
             "  image {} {}: {percent} % held, sent {}, received {} from the origin and {} from peers",
             &image.image[..16],
             Bytes(image.image_bytes),
             Bytes(image.uploaded_bytes),
             Bytes(image.fetched_bytes.origin),
             Bytes(image.fetched_bytes.peers)
-        );
+        ))?;
         if image.peers.is_empty() {
             continue;
         }
@@ -53,11 +54,12 @@ fn show(status: &Status) {
                 peer.uploads.to_string(),
             ]);
         }
-        println!("{table}");
+        say(table)?;
     }
     if let Some(report) = &status.report {
         for line in report.to_string().lines() {
-            println!("  {line}");
+            say(format_args!("  {line}"))?;
         }
     }
+    Ok(())
 }

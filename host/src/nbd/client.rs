@@ -128,7 +128,7 @@ impl NbdClient {
     ///
     /// # Errors
     /// [`ClientError::Read`] if the server could not read, also beyond the end; else the connection has ended.
-    pub async fn read(&self, offset: u64, bytes: u32) -> Result<Vec<Bytes>, ClientError> {
+    pub async fn read_at(&self, offset: u64, bytes: u32) -> Result<Vec<Bytes>, ClientError> {
         let end = offset.checked_add(bytes.into()).filter(|end| *end <= self.export.image_bytes);
         let beyond = || ClientError::Read { offset, bytes, why: "it is beyond the end".into() };
         let end = end.ok_or_else(beyond)?;
@@ -186,7 +186,7 @@ impl Disk for NbdClient {
 
     async fn read(&self, _guest: GuestId, offset: u64, bytes: u32) -> Result<Vec<Bytes>, DiskError> {
         check_range(self.export.image_bytes, offset, bytes.into())?;
-        NbdClient::read(self, offset, bytes).await.map_err(DiskError::failed)
+        self.read_at(offset, bytes).await.map_err(DiskError::failed)
     }
 
     async fn extents(&self, _guest: GuestId, offset: u64, bytes: u64, max: usize) -> Result<Vec<Extent>, DiskError> {

@@ -20,6 +20,6 @@ mod proto;
 pub mod server;
 mod transmission;
 
-pub use address::{NbdListen, NbdUri};
+pub use address::{AddressError, NbdListen, NbdUri};
 pub use client::NbdClient;
-pub use server::{NbdServer, ServerConfig};
+pub use server::{NbdServer, ServerConfig, ServerError};

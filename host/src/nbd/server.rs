@@ -97,15 +97,13 @@ impl<D: Disk> NbdServer<D> {
                 let server = NbdListen::Tcp { host: reachable(address.ip()).to_string(), port: address.port() };
                 (Listener::Tcp(listener), server)
             }
+            #[cfg(unix)]
             NbdListen::Unix(path) => {
-                #[cfg(not(unix))]
-                return Err(ServerError::NoUnixSockets);
-                #[cfg(unix)]
-                {
-                    let absolute = std::path::absolute(path).map_err(io_error(path.display().to_string()))?;
-                    (Listener::Unix(unix::SocketFile::bind(&absolute)?), NbdListen::Unix(absolute))
-                }
+                let absolute = std::path::absolute(path).map_err(io_error(path.display().to_string()))?;
+                (Listener::Unix(unix::SocketFile::bind(&absolute)?), NbdListen::Unix(absolute))
             }
+            #[cfg(not(unix))]
+            NbdListen::Unix(_) => return Err(ServerError::NoUnixSockets),
         };
         Ok(Self { listener, uri: NbdUri { server, export: String::new() }, disk, config })
     }

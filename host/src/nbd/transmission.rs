@@ -22,6 +22,8 @@ pub(super) const GRACE: Duration = Duration::from_secs(5);
 const WEIGHT_MAX: usize = 2 * (READ_BYTES_MAX + WEIGHT_BASE) as usize;
 /// What a request weighs beside its data, in bytes; so at most 129 are under way.
 const WEIGHT_BASE: u32 = 512 * 1024;
+/// Most bytes of requests that are read ahead.
+const BUFFER_BYTES_MAX: usize = 16 * 1024;
 /// Most replies that one system call sends.
 const BATCH_REPLIES: usize = 64;
 /// Most parts of a vectored write (Linux's `IOV_MAX`).
@@ -49,7 +51,7 @@ where
     let weight = Arc::new(Semaphore::new(WEIGHT_MAX));
     let mut connection = Connection {
         read,
-        buffer: BytesMut::with_capacity(16 * 1024),
+        buffer: BytesMut::with_capacity(BUFFER_BYTES_MAX),
         disk,
         session,
         replies,
@@ -97,8 +99,7 @@ impl<R: AsyncRead + Unpin, D: Disk> Connection<R, D> {
                 return Ok(());
             }
             let bytes = if request.command == cmd::READ { request.bytes.min(READ_BYTES_MAX) } else { 0 };
-            let permit = Arc::clone(&self.weight).acquire_many_owned(WEIGHT_BASE + bytes).await;
-            let permit = permit.map_err(io::Error::other)?;
+            let permit = self.room_for(WEIGHT_BASE + bytes).await?;
             self.handle(request, permit).await?;
         }
     }
@@ -110,13 +111,33 @@ impl<R: AsyncRead + Unpin, D: Disk> Connection<R, D> {
                 self.buffer.advance(REQUEST_BYTES);
                 return Ok(request);
             }
+            self.more().await?;
+        }
+    }
+
+    /// Waits until a request of this weight may start. A client that goes away meanwhile is noticed.
+    async fn room_for(&mut self, weight: u32) -> io::Result<OwnedSemaphorePermit> {
+        let permit = Arc::clone(&self.weight).acquire_many_owned(weight);
+        tokio::pin!(permit);
+        loop {
             tokio::select! {
-                read = self.read.read_buf(&mut self.buffer) => if read? == 0 {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                },
-                // A reply that never comes would hang the client: better no connection.
-                Some(done) = self.reads.join_next() => done.map_err(io::Error::other)?,
+                biased;
+                permit = &mut permit => return permit.map_err(io::Error::other),
+                more = self.more() => more?,
             }
+        }
+    }
+
+    /// Reads some bytes, or sees a read's task end.
+    async fn more(&mut self) -> io::Result<()> {
+        tokio::select! {
+            read = self.read.read_buf(&mut self.buffer), if self.buffer.len() < BUFFER_BYTES_MAX => match read? {
+                0 => Err(io::ErrorKind::UnexpectedEof.into()),
+                _ => Ok(()),
+            },
+            // A reply that never comes would hang the client: better no connection.
+            Some(done) = self.reads.join_next() => done.map_err(io::Error::other),
+            else => std::future::pending().await,
         }
     }
 
@@ -370,131 +391,4 @@ async fn send_replies<W: AsyncWrite + Unpin>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::disk::Extent;
-    use proptest::prelude::*;
-    use swarmdisk_core::ids::GuestId;
-
-    /// 64 KiB of ones, then 64 KiB of zeros.
-    struct HalfDisk;
-
-    const HALF: u64 = 65536;
-
-    impl Disk for HalfDisk {
-        fn image_bytes(&self) -> u64 {
-            2 * HALF
-        }
-
-        fn preferred_bytes(&self) -> u32 {
-            4096
-        }
-
-        async fn read(&self, _: GuestId, offset: u64, bytes: u32) -> Result<Vec<Bytes>, DiskError> {
-            let ones = HALF.saturating_sub(offset).min(bytes.into()) as usize;
-            let mut segments = Vec::new();
-            if ones > 0 {
-                segments.push(vec![1; ones].into());
-            }
-            segments.extend(disk::zero_segments(bytes as usize - ones));
-            Ok(segments)
-        }
-
-        async fn extents(&self, _: GuestId, offset: u64, bytes: u64, _: usize) -> Result<Vec<Extent>, DiskError> {
-            let ones = HALF.saturating_sub(offset).min(bytes);
-            let mut extents = Vec::new();
-            disk::push_extent(&mut extents, Extent { bytes: ones, kind: ExtentKind::Data });
-            disk::push_extent(&mut extents, Extent { bytes: bytes - ones, kind: ExtentKind::Zero });
-            Ok(extents)
-        }
-    }
-
-    /// All that the server says to these bytes, and how it ends.
-    fn talk(input: &[u8], structured: bool) -> (Vec<u8>, io::Result<()>) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(async {
-            let (mut heard, write) = tokio::io::simplex(8 << 20);
-            let (_down, going_down) = watch::channel(false);
-            let session = Session { guest: GuestId(0), structured, allocation: structured };
-            let ended = serve(input, write, Arc::new(HalfDisk), session, going_down).await;
-            let mut said = Vec::new();
-            heard.read_to_end(&mut said).await.unwrap();
-            (said, ended)
-        })
-    }
-
-    fn request(command: u16, flags: u16, offset: u64, bytes: u32) -> Vec<u8> {
-        Request { flags, command, cookie: 7, offset, bytes }.encode().to_vec()
-    }
-
-    #[test]
-    fn data_and_holes_in_chunks() {
-        let bye = request(cmd::DISC, 0, 0, 0);
-        let (said, ended) = talk(&[request(cmd::READ, 0, HALF - 1, 3), bye.clone()].concat(), true);
-        ended.unwrap();
-        let data = b"\x66\x8e\x33\xef\0\0\0\x01\0\0\0\0\0\0\0\x07\0\0\0\x09\0\0\0\0\0\0\xff\xff\x01";
-        let hole = b"\x66\x8e\x33\xef\0\x01\0\x02\0\0\0\0\0\0\0\x07\0\0\0\x0c\0\0\0\0\0\x01\0\0\0\0\0\x02";
-        assert_eq!(said, [&data[..], &hole[..]].concat());
-        let (said, _) = talk(&[request(cmd::READ, cmd::FLAG_DF, HALF - 1, 3), bye.clone()].concat(), true);
-        assert_eq!(&said[4..8], b"\0\x01\0\x01");
-        assert_eq!(&said[28..], [1, 0, 0]);
-        let (said, _) = talk(&[request(cmd::READ, 0, HALF - 1, 3), bye].concat(), false);
-        assert_eq!(said, b"\x67\x44\x66\x98\0\0\0\0\0\0\0\0\0\0\0\x07\x01\0\0");
-    }
-
-    #[test]
-    fn status_of_one_extent_or_all() {
-        let bye = request(cmd::DISC, 0, 0, 0);
-        let body = |flags| {
-            let (said, ended) = talk(&[request(cmd::BLOCK_STATUS, flags, 0, 131_072), bye.clone()].concat(), true);
-            ended.unwrap();
-            said[20..].to_vec()
-        };
-        assert_eq!(body(0), b"\0\0\0\x01\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\x03");
-        assert_eq!(body(cmd::FLAG_REQ_ONE), b"\0\0\0\x01\0\x01\0\0\0\0\0\0");
-    }
-
-    #[test]
-    fn what_is_refused() {
-        let mut input = [request(cmd::WRITE, 0, 0, 5), b"bytes".to_vec()].concat();
-        for (command, flags, offset, bytes) in [
-            (cmd::TRIM, 0, 0, 1),
-            (cmd::FLUSH, 0, 0, 0),
-            (cmd::FLUSH, 1, 0, 0),
-            (99, 0, 0, 0),
-            (cmd::READ, cmd::FLAG_DF, 0, 1),
-            (cmd::READ, 0, u64::MAX, 1),
-            (cmd::READ, 0, 2 * HALF, 1),
-            (cmd::READ, 0, 0, READ_BYTES_MAX + 1),
-            (cmd::BLOCK_STATUS, 0, 0, 1),
-        ] {
-            input.extend(request(command, flags, offset, bytes));
-        }
-        input.extend(request(cmd::DISC, 0, 0, 0));
-        let (said, ended) = talk(&input, false);
-        ended.unwrap();
-        let errors: Vec<u8> = said.chunks(16).map(|reply| reply[7]).collect();
-        assert_eq!(errors, [1, 1, 0, 22, 22, 22, 22, 22, 22, 22]);
-        let (_, ended) = talk(&request(cmd::WRITE, 0, 0, READ_BYTES_MAX + 1), false);
-        assert!(ended.is_err());
-        let (_, ended) = talk(&[0; REQUEST_BYTES], false);
-        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::InvalidData);
-    }
-
-    proptest! {
-        #[test]
-        fn junk_never_panics(
-            structured: bool,
-            requests in prop::collection::vec((0..10u16, 0..20u16, any::<u64>(), any::<u32>()), 0..20),
-            near in prop::collection::vec((0..10u16, 0..20u16, 0..140_000u64, 0..140_000u32), 0..20),
-            tail in prop::collection::vec(any::<u8>(), 0..60)
-        ) {
-            let mut input = Vec::new();
-            for (command, flags, offset, bytes) in requests.into_iter().filter(|r| r.0 != cmd::WRITE).chain(near) {
-                input.extend(request(command, flags, offset, bytes));
-            }
-            input.extend(tail);
-            let _ = talk(&input, structured);
-        }
-    }
-}
+mod tests;

@@ -14,7 +14,8 @@ use std::io;
 use std::net::SocketAddr;
 use swarmdisk_core::ids::{Address, Digest};
 use swarmdisk_core::wire::{
-    BlobRange, Decoded, Farewell, Frame, HEAD_BYTES_MAX, Hello, Offer, PREFACE_BYTES, Role, VERSION, decode, encode,
+    BlobRange, Decoded, Farewell, Frame, HEAD_BYTES_MAX, Hello, Offer, PREFACE_BYTES, Role, VERSION, agreed_version,
+    decode, encode,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::lookup_host;
@@ -265,9 +266,7 @@ impl Talk {
         self.say(&Frame::Hello(hello)).await?;
         let Heard::Hello(theirs) = self.hear().await? else { return Err(self.broken("it did not say hello")) };
         let address = self.socket.address;
-        if theirs.version != VERSION {
-            return Err(AttemptError::Version { address });
-        }
+        agreed_version(theirs.version).ok_or(AttemptError::Version { address })?;
         if theirs.image != image { Err(AttemptError::UnknownImage { address }) } else { Ok(()) }
     }
 

@@ -37,6 +37,7 @@ const LOSSES_MAX: u32 = 8;
 pub struct SwarmDisk {
     node: NodeHandle,
     io_timeout: Duration,
+    is_alone: bool,
     touches: Touches,
     demand_misses: AtomicU64,
     stalls: StallClock,
@@ -55,6 +56,12 @@ pub enum SwarmDiskError {
     /// The image is at fault: what it names cannot be decoded.
     #[error("{0}")]
     Unusable(String),
+    /// The file is at fault, and there is no swarm.
+    #[error("piece {piece} of the file is damaged; see `swarmdisk check`, and copy the file again or give a --peer")]
+    Damaged {
+        /// Which piece.
+        piece: u32,
+    },
     /// The cache loses what is written to it.
     #[error("piece {piece} is damaged on disk each time it is fetched; check the disk that holds the cache")]
     Rotting {
@@ -67,7 +74,13 @@ impl SwarmDisk {
     /// Reads through this node. A read fails after `io_timeout` if nobody had the bytes.
     pub fn new(node: NodeHandle, io_timeout: Duration) -> Self {
         let touches = Touches::new(node.clone());
-        Self { touches, node, io_timeout, demand_misses: AtomicU64::new(0), stalls: StallClock::new() }
+        Self { touches, node, io_timeout, is_alone: false, demand_misses: AtomicU64::new(0), stalls: StallClock::new() }
+    }
+
+    /// For a complete file that is attached with no swarm: what is damaged in it fails at once, as nobody can be asked.
+    #[must_use]
+    pub fn alone(self) -> Self {
+        Self { is_alone: true, ..self }
     }
 
     /// The node that it reads through.
@@ -100,6 +113,9 @@ impl SwarmDisk {
 
     /// Asks for a piece.
     async fn want(&self, guest: GuestId, piece: PieceIndex, deadline: Instant) -> Result<Want, DiskError> {
+        if self.is_alone {
+            return Err(DiskError::failed(SwarmDiskError::Damaged { piece: piece.get() }));
+        }
         let permit = self.in_time(deadline, self.node.permits().clone().acquire_owned()).await?;
         let permit = permit.map_err(|_| DiskError::failed(SwarmDiskError::Ended))?;
         let (answer, receiver) = oneshot::channel();

@@ -7,6 +7,7 @@
 
 use super::clock::Clock;
 use super::link::{LinkHandle, LinkSetup, OutBody, Outgoing, READ_BYTES, Rates, start};
+use super::memory::Memory;
 use super::message::{Heard, Message, Report, Request};
 use super::pieces::{Pieces, lost_by};
 use super::policies::{self, NodeEngine, Prefetch};
@@ -15,13 +16,10 @@ use super::waiters::{Answer, Waiter, Waiters, answer_all};
 use crate::log;
 use crate::store::StoreError;
 use bytes::{Buf, Bytes, BytesMut};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use swarmdisk_core::engine::{
-    Change, Config, Contact, Demand, Engine, Event, Footprint, Landing, PeerError, PeerRow, Received, Served,
-    SetupError, Storage, Transfer, Upload, Verdict,
-};
+use swarmdisk_core::engine::{Config, Engine, Event, Footprint, Landing, PeerError, Received, SetupError, Verdict};
 use swarmdisk_core::format::profile::ProfileEntry;
 use swarmdisk_core::geometry::{Piece, PieceIndex};
 use swarmdisk_core::ids::{GuestId, PeerId, SlotId, UploadId};
@@ -34,6 +32,8 @@ const MESSAGES_MAX: usize = 64;
 const ACTIONS_MAX: usize = 1024;
 /// The shortest sleep: a deadline that has passed already must not make the loop spin.
 const NAP_MIN: Duration = Duration::from_micros(100);
+/// Addresses that are complained of, each once.
+const COMPLAINTS_MAX: usize = 256;
 /// How long a shutdown waits for goodbyes to leave.
 const FAREWELL_MAX: Duration = Duration::from_millis(500);
 
@@ -96,6 +96,7 @@ pub(crate) async fn run(
         slots: (0..slots).map(|_| None).collect(),
         waiters: Waiters::default(),
         counters: Counters::default(),
+        complained: HashSet::new(),
         store_failing: false,
         manifest: Bytes::copy_from_slice(setup.pieces.store().manifest_bytes()),
         profile: setup.profile,
@@ -129,6 +130,8 @@ impl Link {
 pub(super) struct Slot {
     pub(super) id: SlotId,
     pub(super) peer: PeerId,
+    /// Where it came from, for the log.
+    pub(super) address: SocketAddr,
     pub(super) body: Bytes,
 }
 
@@ -141,6 +144,8 @@ pub(super) struct Task<'a> {
     pub(super) slots: Box<[Option<Slot>]>,
     pub(super) waiters: Waiters,
     pub(super) counters: Counters,
+    /// Addresses that a line has been written about.
+    complained: HashSet<SocketAddr>,
     /// Whether the last piece could not be stored: said once.
     store_failing: bool,
     pub(super) manifest: Bytes,
@@ -161,9 +166,9 @@ impl Task<'_> {
             tokio::select! {
                 biased;
                 request = requests.recv() => {
-                    let Some(request) = request else { return self.say_goodbye().await };
+                    let Some(request) = request else { return self.say_goodbye(messages).await };
                     if let Some(done) = self.on_request(request) {
-                        self.say_goodbye().await;
+                        self.say_goodbye(messages).await;
                         // Whoever asked may have gone.
                         let _ = done.send(());
                         return;
@@ -308,11 +313,8 @@ impl Task<'_> {
                 self.link_up(peer, socket);
                 self.tell(Event::PeerOpened { peer, credit_bytes: self.credit_bytes });
             }
-            (Some(Link::Dialing { .. }), Err(error)) => {
-                match error {
-                    LinkError::Foreign { .. } | LinkError::Encrypted { .. } => log::warn(format_args!("{error}")),
-                    _ => log::debug(format_args!("{error}")),
-                }
+            (Some(Link::Dialing { address, .. }), Err(error)) => {
+                self.complain(address, &error);
                 self.tell(Event::PeerClosed { peer });
             }
             // The engine has hung up in the meantime.
@@ -321,8 +323,21 @@ impl Task<'_> {
         }
     }
 
+    /// An address that cannot be linked with is tried again and again, but complained of once: if it is not what it was
+    /// taken for, or if there is nobody else.
+    fn complain(&mut self, address: SocketAddr, error: &LinkError) {
+        let is_alone = !self.links.values().any(|link| matches!(link, Link::Up { .. }));
+        let is_grave = is_alone || matches!(error, LinkError::Foreign { .. } | LinkError::Encrypted { .. });
+        if is_grave && self.complained.len() < COMPLAINTS_MAX && self.complained.insert(address) {
+            log::warn(format_args!("{error}"));
+        } else {
+            log::debug(format_args!("{error}"));
+        }
+    }
+
     fn link_up(&mut self, peer: PeerId, socket: Socket) {
         let Socket { stream, address, received } = socket;
+        self.complained.remove(&address);
         log::debug(format_args!("link to {address} is up"));
         self.counters.head_bytes += PREFACE_BYTES as u64;
         let setup =
@@ -391,11 +406,9 @@ impl Task<'_> {
 
     fn on_landed(&mut self, peer: PeerId, slot: SlotId, body: Bytes) {
         // With the link, the engine has forgotten what was landing on it.
-        if !self.links.contains_key(&peer) {
-            return;
-        }
+        let Some(address) = self.links.get(&peer).map(Link::address) else { return };
         if let Some(row) = self.slots.get_mut(slot.index()) {
-            *row = Some(Slot { id: slot, peer, body });
+            *row = Some(Slot { id: slot, peer, address, body });
             self.tell(Event::BodyLanded { slot });
         }
     }
@@ -415,9 +428,9 @@ impl Task<'_> {
                 Verdict::Genuine
             }
             Ok(false) => {
-                let address = self.slot(slot).and_then(|row| self.links.get(&row.peer)).map(Link::address);
-                let from = address.map_or("a node that has left".to_owned(), |address| address.to_string());
-                log::warn(format_args!("{from} sent wrong bytes for piece {}; it is dropped", piece.get()));
+                let from = self.slot(slot).map_or("somebody".to_owned(), |row| row.address.to_string());
+                // That the link is closed for it is said louder.
+                log::info(format_args!("{from} sent wrong bytes for piece {}", piece.get()));
                 Verdict::Corrupt
             }
             Err(error) => {
@@ -504,7 +517,9 @@ impl Task<'_> {
         }
     }
 
-    async fn say_goodbye(mut self) {
+    async fn say_goodbye(mut self, messages: mpsc::Receiver<Message>) {
+        // Writers are not to wait for somebody who no longer listens.
+        drop(messages);
         let mut writers = Vec::new();
         for (_, link) in self.links.drain() {
             say_bye(&link, Farewell::Leaving);
@@ -527,45 +542,5 @@ fn say_bye(link: &Link, farewell: Farewell) {
     let mut head = [0; HEAD_BYTES_MAX];
     if let Ok(bytes) = encode(&Frame::Bye(farewell), &mut head) {
         let _ = handle.send(Outgoing { head: Bytes::copy_from_slice(&head[..bytes]), body: OutBody::None });
-    }
-}
-
-/// The engine's tables.
-struct Memory {
-    words: Vec<u64>,
-    peers: Vec<PeerRow>,
-    transfers: Vec<Transfer>,
-    uploads: Vec<Upload>,
-    demands: Vec<Demand>,
-    contacts: Vec<Contact>,
-    changes: Vec<Change>,
-    served: Vec<Served>,
-}
-
-impl Memory {
-    fn new(need: Footprint) -> Self {
-        Self {
-            words: vec![0; need.words],
-            peers: vec![PeerRow::EMPTY; need.peers],
-            transfers: vec![Transfer::EMPTY; need.transfers],
-            uploads: vec![Upload::EMPTY; need.uploads],
-            demands: vec![Demand::EMPTY; need.demands],
-            contacts: vec![Contact::EMPTY; need.contacts],
-            changes: vec![Change::EMPTY; need.changes],
-            served: vec![Served::EMPTY; need.served],
-        }
-    }
-
-    fn storage(&mut self) -> Storage<'_> {
-        Storage {
-            words: &mut self.words,
-            peers: &mut self.peers,
-            transfers: &mut self.transfers,
-            uploads: &mut self.uploads,
-            demands: &mut self.demands,
-            contacts: &mut self.contacts,
-            changes: &mut self.changes,
-            served: &mut self.served,
-        }
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `engine_task`, `actions` | the task: messages in, actions carried out |
+//! | `engine_task`, `actions`, `memory` | the task: messages in, actions carried out |
 //! | `link`, `socket`, `pacer` | links, their making, their rates |
 //! | `pieces`, `waiters` | payloads and blocking threads; guests that wait |
 //! | `disk`, `touches` | what guests read through |
@@ -21,6 +21,7 @@ mod engine_task;
 mod handle;
 mod link;
 mod listen;
+mod memory;
 mod message;
 mod pacer;
 mod pieces;
@@ -122,7 +123,7 @@ pub enum NodeError {
     #[error("the node cannot be started: {0}")]
     Setup(#[from] SetupError),
     /// The profile cannot be used.
-    #[error("the profile cannot be used ({0:?}); build it again with `swarmdisk profile build`, or leave it out")]
+    #[error("the profile cannot be used ({0}); build it again with `swarmdisk profile build`, or leave it out")]
     Profile(ProfileError),
     /// The profile is too long.
     #[error("the profile is {bytes} bytes long, more than {PROFILE_BYTES_MAX}; build it from fewer traces")]

@@ -62,6 +62,9 @@ impl Pacer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::link::read_slice;
+    use std::sync::Arc;
+    use tokio::io::AsyncWriteExt;
 
     #[test]
     fn any_span_keeps_the_rate_but_for_one_burst() {
@@ -87,5 +90,68 @@ mod tests {
         assert_eq!(Pacer::new(0).slice_bytes(), 512);
         assert_eq!(Pacer::new(12_500_000).slice_bytes(), 16384);
         assert_eq!(Pacer::new(u64::MAX).slice_bytes(), 16384);
+    }
+
+    const LINKS: usize = 4;
+    const RATE: u64 = 8_000_000;
+    const SPAN: Duration = Duration::from_secs(2);
+
+    /// Runs `LINKS` loopback connections for `SPAN`, of which one side is paced; returns what each sink has read.
+    async fn run(up: Option<Arc<Pacer>>, down: Option<Arc<Pacer>>) -> Vec<u64> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let end = Instant::now() + SPAN;
+        let mut sinks = Vec::new();
+        for _ in 0..LINKS {
+            let up = up.clone();
+            tokio::spawn(async move {
+                let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+                let slice = up.as_ref().map_or(65536, |pacer| pacer.slice_bytes());
+                while Instant::now() < end {
+                    if let Some(pacer) = &up {
+                        pacer.take(slice).await;
+                    }
+                    if tokio::time::timeout_at(end, socket.write_all(&vec![7; slice])).await.is_err() {
+                        break;
+                    }
+                }
+            });
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let down = down.clone();
+            sinks.push(tokio::spawn(async move {
+                let (mut sum, mut buffer) = (0, Vec::with_capacity(65536));
+                while let Ok(Ok(count)) =
+                    tokio::time::timeout_at(end, read_slice(&mut socket, &mut buffer, 65536, down.as_deref())).await
+                {
+                    sum += count as u64;
+                    buffer.clear();
+                }
+                sum
+            }));
+        }
+        let mut sums = Vec::new();
+        for sink in sinks {
+            sums.push(sink.await.unwrap());
+        }
+        sums
+    }
+
+    /// Above the rate is an error; below it may be this machine's fault, so it is only printed.
+    fn judge(what: &str, sums: &[u64]) {
+        let rate = sums.iter().sum::<u64>() as f64 / SPAN.as_secs_f64();
+        println!("{what}: {:.1} % of the rate; links {sums:?}", rate * 100.0 / RATE as f64);
+        assert!(rate <= RATE as f64 * 1.05, "{what}: {rate}");
+        let (least, most) = (sums.iter().min().unwrap(), sums.iter().max().unwrap());
+        assert!(*least * 2 >= *most, "{what}: links share unfairly: {sums:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn senders_share_a_rate_over_loopback() {
+        judge("up", &run(Some(Arc::new(Pacer::new(RATE))), None).await);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn receivers_share_a_rate_over_loopback() {
+        judge("down", &run(None, Some(Arc::new(Pacer::new(RATE)))).await);
     }
 }

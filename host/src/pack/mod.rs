@@ -9,6 +9,7 @@ mod queue;
 
 use crate::digest::{digest_of, to_hex};
 use crate::image::{Image, ImageError};
+use crate::report::without_path;
 use crate::store::{file::write_all_at, write_head};
 use queue::Queue;
 use std::fs::File;
@@ -89,7 +90,7 @@ pub enum PackError {
     #[error(transparent)]
     Image(ImageError),
     /// The output cannot be written.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}: {source}; make room, or choose another name for the output", path.display())]
     Out {
         /// Which file.
         path: PathBuf,
@@ -158,6 +159,9 @@ pub fn pack(options: &PackOptions<'_>, progress: &dyn Fn(u64, u64)) -> Result<Pa
     {
         return Err(PackError::SameFile { path: options.out.to_owned() });
     }
+    if options.out.is_dir() {
+        return Err(out_error(io::ErrorKind::IsADirectory.into()));
+    }
     let image = Image::open(options.image, dir, options.cancel)?;
     let (image_bytes, chunk_shift) = (image.bytes(), options.chunk_shift);
     let geometry =
@@ -167,7 +171,7 @@ pub fn pack(options: &PackOptions<'_>, progress: &dyn Fn(u64, u64)) -> Result<Pa
     builder.prefix(".swarmdisk-pack-");
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let temp = builder.tempfile_in(dir).map_err(out_error)?;
+    let temp = builder.tempfile_in(dir).map_err(without_path).map_err(out_error)?;
     let mut writer = Writer::new(temp.as_file(), geometry, options);
     compress_all(&image, geometry, options, |batch| {
         writer.append(&batch).map_err(out_error)?;

@@ -1,0 +1,446 @@
+//! What is asked of whom, and when.
+
+use crate::hand::*;
+use swarmdisk_core::engine::{Action, Event, Fill, Landing, PeerError, Verdict};
+use swarmdisk_core::ids::GuestId;
+use swarmdisk_core::wire::{Busy, Class, Data, Frame, Redirect, Request, Role, Run};
+
+/// A node that holds all leaf pages, so that only chunks are asked for.
+fn with_leaves() -> Hand {
+    Hand::holding(CHUNKS..PIECES, |_| {})
+}
+
+fn busy(first: u32, retry_millis: u16) -> Frame<'static> {
+    Frame::Busy(Busy { run: Run { first, count: 1 }, retry_millis })
+}
+
+fn redirect(first: u32, to: u8) -> Frame<'static> {
+    Frame::Redirect(Redirect { run: Run { first, count: 1 }, node: node_id(to), address: listens(to) })
+}
+
+fn is_cancel(out: &Out) -> bool {
+    matches!(out, Out::Say(_, Frame::Cancel(_), _))
+}
+
+#[test]
+fn demand_goes_before_prefetch_before_fill() {
+    let mut hand = Hand::guessing(&[10, 12], |config| config.fill = Fill::Rate(u64::MAX));
+    hand.keeps(CHUNKS..PIECES);
+    let peer = hand.link(1, Role::Node);
+    hand.wants(500);
+    hand.maps(peer, 0..PIECES);
+    let classes = |hand: &mut Hand| hand.requests().into_iter().map(|(_, it)| it.class).collect::<Vec<_>>();
+    assert_eq!(classes(&mut hand), [Class::Demand, Class::Prefetch, Class::Prefetch], "no fill while a guest waits");
+    hand.releases(500);
+    hand.keeps(500..501);
+    assert_eq!(classes(&mut hand)[0], Class::Fill);
+}
+
+#[test]
+fn a_demand_goes_before_a_prefetch_that_waits_for_credit() {
+    let mut hand = Hand::guessing(&[10], |_| {});
+    hand.keeps(CHUNKS..PIECES);
+    let peer = hand.engine.admit(hand.time(), listens(50), 1).unwrap();
+    hand.hear(peer, Frame::Hello(hand.hello(1, Role::Node))).unwrap();
+    hand.maps(peer, 0..PIECES);
+    assert_eq!(hand.asks(), [], "the hello has used up the credit");
+    hand.wants(500);
+    hand.drain();
+    hand.tell(Event::PeerWritable { peer, bytes: u32::MAX });
+    let mut asked = vec![];
+    while !asked.contains(&10) {
+        asked.extend(hand.asks().into_iter().map(|(_, piece)| piece));
+        hand.tell(Event::PeerWritable { peer, bytes: u32::MAX });
+    }
+    assert_eq!(asked, [500, 10]);
+}
+
+#[test]
+fn a_chunk_and_its_leaf_page_are_asked_for_at_once() {
+    let mut hand = Hand::new(|_| {});
+    let peer = hand.holder(1, Role::Node, 0..PIECES);
+    hand.wants(300);
+    let requests = hand.requests();
+    let asked: Vec<_> = requests.iter().map(|(to, request)| (*to, request.run.first, request.class)).collect();
+    assert_eq!(asked, [(peer, CHUNKS + 1, Class::Demand), (peer, 300, Class::Demand)]);
+}
+
+#[test]
+fn neighbours_are_asked_for_in_one_request() {
+    let mut hand = with_leaves();
+    let peer = hand.link(1, Role::Node);
+    [5, 6, 7, 8, 20].into_iter().for_each(|chunk| hand.wants(chunk));
+    hand.maps(peer, 0..PIECES);
+    let runs: Vec<_> = hand.requests().iter().map(|(_, request)| (request.run.first, request.run.count)).collect();
+    assert_eq!(runs, [(5, 4), (20, 1)]);
+}
+
+#[test]
+fn a_guess_that_becomes_a_demand_is_raised() {
+    let mut hand = Hand::guessing(&[5], |_| {});
+    hand.keeps(CHUNKS..PIECES);
+    let peer = hand.holder(1, Role::Node, 0..PIECES);
+    let run = Run { first: 5, count: 1 };
+    let guess = Request { run, class: Class::Prefetch, insist: false, raise: false };
+    assert_eq!(hand.requests(), [(peer, guess)]);
+    hand.wants(5);
+    assert_eq!(hand.requests(), [(peer, Request { class: Class::Demand, raise: true, ..guess })]);
+    hand.wants(5);
+    assert_eq!(hand.requests(), [], "once is enough");
+}
+
+#[test]
+fn a_demand_that_nobody_waits_for_is_cancelled() {
+    let mut hand = with_leaves();
+    let peer = hand.holder(1, Role::Node, 0..PIECES);
+    hand.wants(5);
+    hand.wants(5);
+    hand.drain();
+    hand.releases(5);
+    assert_eq!(hand.drain(), [], "another guest waits");
+    hand.releases(5);
+    assert_eq!(hand.says(peer), [Frame::Cancel(Run { first: 5, count: 1 })]);
+    assert!(matches!(hand.begins(peer, 5), Landing::Discard { .. }), "what was on its way is forgotten");
+    assert_eq!(hand.hear(peer, Frame::Data(Data { piece: 5, bytes: 1 })), Err(PeerError::Unexpected), "but only once");
+}
+
+#[test]
+fn a_guess_that_nobody_waits_for_any_longer_is_a_guess_again() {
+    let mut hand = Hand::guessing(&[5], |_| {});
+    hand.keeps(CHUNKS..PIECES);
+    hand.holder(1, Role::Node, 0..PIECES);
+    hand.drain();
+    hand.holder(2, Role::Node, 0..PIECES);
+    hand.wants(5);
+    hand.drain();
+    hand.releases(5);
+    assert!(!hand.drain().iter().any(is_cancel), "it is still expected to be wanted");
+    hand.wait_micros(2_000_000);
+    assert_eq!(hand.requests(), [], "what no guest waits for is not asked of two");
+}
+
+#[test]
+fn a_late_demand_is_asked_of_a_second_holder_and_the_loser_is_cancelled() {
+    let mut hand = with_leaves();
+    let slow = hand.holder(1, Role::Node, 0..PIECES);
+    hand.wants(5);
+    assert_eq!(hand.asks(), [(slow, 5)]);
+    let other = hand.holder(2, Role::Node, 0..PIECES);
+    hand.wait_micros(149_000);
+    assert_eq!(hand.asks(), []);
+    hand.wait_micros(1_000);
+    assert_eq!(hand.engine.deadline(), Some(hand.time()), "the engine asks to be called then");
+    assert_eq!(hand.asks(), [(other, 5)]);
+    hand.wait_micros(1_000_000);
+    assert_eq!(hand.asks(), [], "two are enough");
+    let slot = hand.lands(other, 5);
+    let outs = hand.drain();
+    assert!(outs.contains(&Out::Say(slow, Frame::Cancel(Run { first: 5, count: 1 }), None)), "{outs:?}");
+    hand.tell(Event::BodyVerified { slot, verdict: Verdict::Genuine });
+    assert!(hand.actions().contains(&Action::Deliver { slot, piece: hand.piece(5) }));
+    assert_eq!(hand.engine.stats().hedges, 1);
+}
+
+#[test]
+fn a_second_holder_that_refuses_is_followed_by_a_third() {
+    let mut hand = with_leaves();
+    hand.holder(1, Role::Node, 0..PIECES);
+    hand.wants(5);
+    hand.drain();
+    let refuses = hand.holder(2, Role::Node, 0..PIECES);
+    hand.wait_micros(150_000);
+    assert_eq!(hand.asks(), [(refuses, 5)]);
+    let third = hand.holder(3, Role::Node, 0..PIECES);
+    hand.hear(refuses, Frame::Refuse(Run { first: 5, count: 1 })).unwrap();
+    assert_eq!(hand.asks(), [(third, 5)]);
+}
+
+#[test]
+fn a_body_that_stops_in_the_middle_does_not_stall_a_guest() {
+    let mut hand = with_leaves();
+    let stops = hand.holder(1, Role::Node, 0..PIECES);
+    hand.wants(5);
+    hand.drain();
+    assert!(matches!(hand.begins(stops, 5), Landing::Land { .. }));
+    let other = hand.holder(2, Role::Node, 0..PIECES);
+    hand.wait_micros(300_000);
+    assert_eq!(hand.asks(), [], "it has begun: it is given longer");
+    hand.wait_micros(300_000);
+    assert_eq!(hand.asks(), [(other, 5)]);
+    hand.gets(other, 5);
+    assert_eq!(hand.asks(), []);
+}
+
+#[test]
+fn a_fetch_is_given_up_and_asked_elsewhere() {
+    let mut hand = with_leaves();
+    let silent = hand.holder(1, Role::Node, 0..PIECES);
+    hand.wants(5);
+    hand.drain();
+    hand.wait_micros(9_999_000);
+    assert_eq!(hand.asks(), []);
+    hand.wait_micros(1_000);
+    let outs = hand.drain();
+    let cancel = outs.iter().position(is_cancel).expect("it is taken back");
+    let again = outs.iter().position(|out| matches!(out, Out::Say(to, Frame::Request(_), _) if *to == silent));
+    assert!(again.is_some_and(|again| cancel < again), "taken back first, then asked again, nobody else having it");
+    assert_eq!(hand.engine.stats().timeouts, 1);
+}
+
+#[test]
+fn a_request_is_taken_back_before_it_is_made_again() {
+    let mut hand = with_leaves();
+    let peer = hand.holder(1, Role::Node, 0..PIECES);
+    hand.wants(4);
+    hand.wants(5);
+    hand.drain();
+    hand.gets(peer, 4);
+    hand.releases(5);
+    hand.wants(5);
+    let outs = hand.drain();
+    let said: Vec<_> =
+        outs.iter().filter(|out| matches!(out, Out::Say(_, Frame::Cancel(_) | Frame::Request(_), _))).collect();
+    assert_eq!(said.len(), 2);
+    assert!(is_cancel(said[0]), "else the cancel would take back the new request: {said:?}");
+}
+
+#[test]
+fn a_busy_holder_is_left_alone_with_guesses_until_its_time() {
+    let mut hand = Hand::guessing(&[5], |_| {});
+    hand.keeps(CHUNKS..PIECES);
+    let peer = hand.holder(1, Role::Node, 0..PIECES);
+    assert_eq!(hand.asks(), [(peer, 5)]);
+    hand.hear(peer, busy(5, 100)).unwrap();
+    assert_eq!(hand.asks(), []);
+    hand.wants(6);
+    assert_eq!(hand.asks(), [(peer, 6)], "a demand may overtake its queue");
+    hand.wait_micros(99_000);
+    assert_eq!(hand.asks(), []);
+    hand.wait_micros(1_000);
+    assert_eq!(hand.engine.deadline(), Some(hand.time()));
+    assert_eq!(hand.asks(), [(peer, 5)]);
+}
+
+#[test]
+fn a_holder_too_busy_for_a_demand_is_left_alone_until_its_time() {
+    let mut hand = with_leaves();
+    let peer = hand.holder(1, Role::Node, 0..PIECES);
+    hand.wants(5);
+    hand.drain();
+    hand.hear(peer, busy(5, 100)).unwrap();
+    hand.wait_micros(99_000);
+    assert_eq!(hand.asks(), []);
+    hand.wait_micros(1_000);
+    assert_eq!(hand.engine.deadline(), Some(hand.time()));
+    assert_eq!(hand.asks(), [(peer, 5)]);
+}
+
+#[test]
+fn nobody_is_busy_for_longer_than_five_seconds() {
+    let mut hand = with_leaves();
+    let peer = hand.holder(1, Role::Node, 0..PIECES);
+    hand.wants(5);
+    hand.drain();
+    hand.hear(peer, busy(5, u16::MAX)).unwrap();
+    hand.wait_micros(5_000_000);
+    assert_eq!(hand.asks(), [(peer, 5)]);
+}
+
+#[test]
+fn a_seed_that_redirects_is_left_alone_until_patience_has_passed_then_asked_with_insistence() {
+    for (guesses, micros) in [(&[][..], 150_000), (&[5][..], 450_000)] {
+        let mut hand = Hand::guessing(guesses, |_| {});
+        hand.keeps(CHUNKS..PIECES);
+        let seed = hand.holder(1, Role::Seed, 0..PIECES);
+        if guesses.is_empty() {
+            hand.wants(5);
+        }
+        let first = hand.requests();
+        assert!(matches!(first[..], [(to, Request { insist: false, .. })] if to == seed));
+        hand.hear(seed, redirect(5, 2)).unwrap();
+        let dials = hand.actions();
+        assert!(matches!(dials[..], [Action::Dial { address, .. }] if address == listens(2)), "{dials:?}");
+        hand.wait_micros(micros - 1);
+        assert_eq!(hand.requests(), []);
+        hand.wait_micros(1);
+        assert_eq!(hand.engine.deadline(), Some(hand.time()));
+        let again = hand.requests();
+        assert!(matches!(again[..], [(to, Request { insist: true, .. })] if to == seed), "{again:?}");
+    }
+}
+
+#[test]
+fn whom_a_seed_redirects_to_is_asked_though_it_has_not_said_that_it_holds_the_piece() {
+    let mut hand = with_leaves();
+    let seed = hand.holder(1, Role::Seed, 0..PIECES);
+    let node = hand.link(2, Role::Node);
+    hand.wants(5);
+    assert_eq!(hand.asks(), [(seed, 5)]);
+    hand.hear(seed, redirect(5, 2)).unwrap();
+    assert_eq!(hand.asks(), [(node, 5)]);
+    hand.hear(node, Frame::Refuse(Run { first: 5, count: 1 })).unwrap();
+    let again = hand.requests();
+    assert!(matches!(again[..], [(to, Request { insist: true, .. })] if to == seed), "no patience then: {again:?}");
+}
+
+#[test]
+fn only_a_seed_redirects() {
+    let mut hand = with_leaves();
+    let node = hand.holder(1, Role::Node, 0..PIECES);
+    hand.wants(5);
+    hand.drain();
+    assert_eq!(hand.hear(node, redirect(5, 2)), Err(PeerError::Unexpected));
+}
+
+#[test]
+fn a_refusal_leads_to_another_holder() {
+    let mut hand = with_leaves();
+    let first = hand.holder(1, Role::Node, 0..PIECES);
+    hand.wants(5);
+    assert_eq!(hand.asks(), [(first, 5)]);
+    hand.hear(first, Frame::Refuse(Run { first: 5, count: 1 })).unwrap();
+    assert_eq!(hand.asks(), [], "it does not hold it, as we know now");
+    let second = hand.holder(2, Role::Node, 0..PIECES);
+    assert_eq!(hand.asks(), [(second, 5)]);
+}
+
+#[test]
+fn answers_to_more_than_can_have_been_asked_end_the_link() {
+    let mut hand = with_leaves();
+    let peer = hand.holder(1, Role::Node, 0..PIECES);
+    assert_eq!(hand.hear(peer, Frame::Refuse(Run { first: 0, count: 129 })), Err(PeerError::TooMany));
+    assert_eq!(hand.hear(peer, Frame::Refuse(Run { first: PIECES - 1, count: 2 })), Err(PeerError::OutOfRange));
+}
+
+#[test]
+fn who_sends_a_corrupt_body_is_hung_up_and_the_piece_is_asked_for_elsewhere() {
+    let mut hand = with_leaves();
+    let liar = hand.holder(1, Role::Node, 0..PIECES);
+    hand.wants(5);
+    hand.drain();
+    let slot = hand.lands(liar, 5);
+    let other = hand.holder(2, Role::Node, 0..PIECES);
+    hand.drain();
+    hand.tell(Event::BodyVerified { slot, verdict: Verdict::Corrupt });
+    let outs = hand.drain();
+    assert!(outs.contains(&Out::Do(Action::Abandon { slot })));
+    assert!(outs.iter().any(|out| matches!(out, Out::Do(Action::Hangup { peer, .. }) if *peer == liar)));
+    assert!(!outs.iter().any(|out| matches!(out, Out::Do(Action::Deliver { .. } | Action::Store { .. }))));
+    let asked =
+        |out: &Out| matches!(out, Out::Say(to, Frame::Request(request), _) if *to == other && request.run.first == 5);
+    assert!(outs.iter().any(asked));
+    assert_eq!(hand.engine.stats().corrupt_pieces, 1);
+}
+
+#[test]
+fn a_body_that_nobody_asked_for_ends_the_link() {
+    let mut hand = with_leaves();
+    let peer = hand.holder(1, Role::Node, 0..PIECES);
+    assert_eq!(hand.hear(peer, Frame::Data(Data { piece: 5, bytes: 1 })), Err(PeerError::Unexpected));
+    hand.wants(5);
+    hand.drain();
+    assert_eq!(hand.hear(peer, Frame::Data(Data { piece: 5, bytes: 65_537 })), Err(PeerError::OutOfRange));
+}
+
+#[test]
+fn a_chunk_is_verified_only_once_its_leaf_page_is_stored() {
+    let mut hand = Hand::new(|_| {});
+    let peer = hand.holder(1, Role::Node, 0..PIECES);
+    hand.wants(5);
+    hand.drain();
+    let slot = hand.lands(peer, 5);
+    assert_eq!(hand.actions(), []);
+    hand.gets(peer, CHUNKS);
+    assert_eq!(hand.actions(), [Action::Verify { slot, piece: hand.piece(5) }]);
+}
+
+#[test]
+fn chunks_whose_leaf_page_nobody_has_give_their_places_back() {
+    let mut hand = Hand::new(|config| config.limits.transfers = 4);
+    let peer = hand.holder(1, Role::Node, 0..CHUNKS);
+    [5, 300, 600, 900].into_iter().for_each(|chunk| hand.wants(chunk));
+    let slots: Vec<_> = hand.asks().into_iter().map(|(_, piece)| hand.lands(peer, piece)).collect();
+    assert_eq!(slots.len(), 4, "all places are taken");
+    let whole = hand.holder(2, Role::Node, 0..PIECES);
+    assert_eq!(hand.asks(), [], "no place for a leaf page");
+    hand.wait_micros(10_000_000);
+    assert_eq!(hand.engine.deadline().map(|at| at <= hand.time()), Some(true));
+    let asked = hand.asks();
+    assert!(asked.iter().any(|(to, piece)| *to == whole && *piece >= CHUNKS), "{asked:?}");
+}
+
+#[test]
+fn guesses_leave_room_for_demand() {
+    let guesses: Vec<u32> = (0..100).collect();
+    let mut hand = Hand::guessing(&guesses, |config| config.limits.transfers = 8);
+    hand.keeps(CHUNKS..PIECES);
+    let peers: Vec<_> = (1..9).map(|number| hand.link(number, Role::Node)).collect();
+    peers.iter().for_each(|peer| hand.maps(*peer, 0..PIECES));
+    assert_eq!(hand.asks().len(), 4, "half of the places");
+    hand.wants(500);
+    assert_eq!(hand.asks().len(), 1);
+}
+
+#[test]
+fn a_full_table_of_demands_is_counted() {
+    let mut hand = Hand::new(|config| config.limits.demands = 3);
+    for chunk in 0..5 {
+        hand.wants(chunk);
+    }
+    hand.wants(2);
+    assert_eq!(hand.engine.stats().demands_refused, 2);
+    let leaf = hand.geometry.leaf(1).unwrap();
+    hand.tell(Event::LeafWanted { leaf });
+    assert_eq!(hand.engine.stats().demands_refused, 3);
+    hand.releases(0);
+    hand.wants(3);
+    assert_eq!(hand.engine.stats().demands_refused, 3, "there is room again");
+}
+
+#[test]
+fn what_comes_from_elsewhere_is_not_fetched_any_longer() {
+    let mut hand = with_leaves();
+    let peer = hand.holder(1, Role::Node, 0..PIECES);
+    [5, 6].into_iter().for_each(|chunk| hand.wants(chunk));
+    hand.drain();
+    let slot = hand.lands(peer, 5);
+    hand.keeps(5..7);
+    let outs = hand.drain();
+    assert!(outs.contains(&Out::Do(Action::Abandon { slot })));
+    assert!(outs.contains(&Out::Say(peer, Frame::Cancel(Run { first: 6, count: 1 }), None)));
+    hand.releases(5);
+    hand.wants(6);
+    assert_eq!(hand.asks(), []);
+}
+
+#[test]
+fn a_held_chunk_that_a_guest_reads_is_a_guess_come_true() {
+    let mut hand = Hand::guessing(&[5, 6], |_| {});
+    hand.keeps(CHUNKS..PIECES);
+    let peer = hand.holder(1, Role::Node, 0..PIECES);
+    hand.drain();
+    hand.gets(peer, 5);
+    hand.gets(peer, 6);
+    assert_eq!(hand.engine.unused_guesses().count(), 2);
+    let chunk = hand.chunk(5);
+    hand.tell(Event::Touched { guest: GuestId(0), chunk });
+    assert_eq!(hand.engine.unused_guesses().map(|chunk| chunk.get()).collect::<Vec<_>>(), [6]);
+    assert!(hand.engine.touched(chunk));
+}
+
+#[test]
+fn a_late_event_about_a_row_that_is_gone_is_counted_and_changes_nothing() {
+    let mut hand = with_leaves();
+    let peer = hand.holder(1, Role::Node, 0..PIECES);
+    hand.wants(5);
+    hand.drain();
+    let slot = hand.verifies(peer, 5);
+    hand.drain();
+    hand.tell(Event::BodyStored { slot });
+    for event in [Event::BodyStored { slot }, Event::BodyLanded { slot }, Event::StoreFailed { slot }] {
+        let before = hand.engine.stats().stale_events;
+        hand.tell(event);
+        assert_eq!(hand.engine.stats().stale_events, before + 1);
+    }
+    assert!(hand.engine.holds(hand.piece(5)));
+}

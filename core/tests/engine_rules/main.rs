@@ -1,0 +1,10 @@
+//! The engine's rules, one small test each: one engine driven by hand with real frames.
+
+#[path = "../net/mod.rs"]
+mod net;
+
+mod fetching;
+mod hand;
+mod keeping;
+mod linking;
+mod serving;

@@ -1,0 +1,256 @@
+//! Whom to answer next, and how.
+
+use crate::hand::*;
+use swarmdisk_core::engine::{Action, BlobKind, Body, Event, Offered, PeerError};
+use swarmdisk_core::ids::{Digest, PeerId};
+use swarmdisk_core::wire::{BlobRange, Class, Data, Frame, Request, Role, Run};
+
+/// Bytes of a body here.
+const BYTES: u32 = 30_000;
+
+/// A holder of everything that hands over one body at a time.
+fn slow_holder() -> Hand {
+    Hand::holding(0..PIECES, |config| config.unsent_bytes_max = 1)
+}
+
+/// Drains, and loads what is to be loaded; the bodies that went out.
+fn serve(hand: &mut Hand) -> Vec<(PeerId, u32)> {
+    let mut sent = vec![];
+    loop {
+        let outs = hand.drain();
+        if outs.is_empty() {
+            return sent;
+        }
+        for out in outs {
+            match out {
+                Out::Say(peer, Frame::Data(Data { piece, .. }), Some(Body::Piece(_))) => sent.push((peer, piece)),
+                Out::Do(Action::Load { upload, .. }) => hand.tell(Event::Loaded { upload, bytes: BYTES }),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// All that was handed over has left.
+fn writable(hand: &mut Hand, peers: &[PeerId]) {
+    peers.iter().for_each(|peer| hand.tell(Event::PeerWritable { peer: *peer, bytes: u32::MAX }));
+}
+
+/// Lets bodies leave one by one, a millisecond each, until there are none; who got what.
+fn serve_all(hand: &mut Hand, peers: &[PeerId]) -> Vec<(PeerId, u32)> {
+    let mut all = vec![];
+    loop {
+        let sent = serve(hand);
+        if sent.is_empty() {
+            return all;
+        }
+        all.extend(sent);
+        hand.wait_micros(1000);
+        writable(hand, peers);
+    }
+}
+
+#[test]
+fn a_demand_overtakes_an_earlier_prefetch_of_another() {
+    let mut hand = slow_holder();
+    let (prefetches, demands) = (hand.link(1, Role::Node), hand.link(2, Role::Node));
+    hand.tell(Event::PeerWritable { peer: prefetches, bytes: u32::MAX });
+    hand.tell(Event::PeerWritable { peer: demands, bytes: u32::MAX });
+    hand.is_asked(prefetches, 0, 4, Class::Prefetch).unwrap();
+    assert_eq!(serve(&mut hand), [(prefetches, 0)], "one body at a time");
+    hand.is_asked(demands, 100, 1, Class::Demand).unwrap();
+    assert_eq!(serve(&mut hand), []);
+    hand.tell(Event::PeerWritable { peer: prefetches, bytes: u32::MAX });
+    let order = serve_all(&mut hand, &[prefetches, demands]);
+    assert_eq!(order, [(demands, 100), (prefetches, 1), (prefetches, 2), (prefetches, 3)]);
+}
+
+#[test]
+fn a_raised_request_overtakes_too() {
+    let mut hand = slow_holder();
+    let peers = [hand.link(1, Role::Node), hand.link(2, Role::Node)];
+    writable(&mut hand, &peers);
+    hand.is_asked(peers[0], 0, 3, Class::Prefetch).unwrap();
+    hand.is_asked(peers[1], 100, 2, Class::Prefetch).unwrap();
+    assert_eq!(serve(&mut hand).len(), 1);
+    let run = Run { first: 101, count: 1 };
+    hand.hear(peers[1], Frame::Request(Request { run, class: Class::Demand, insist: false, raise: true })).unwrap();
+    writable(&mut hand, &peers);
+    assert_eq!(serve_all(&mut hand, &peers)[0], (peers[1], 101));
+}
+
+#[test]
+fn a_raise_of_what_has_been_answered_is_not_answered_again() {
+    let mut hand = Hand::holding(0..PIECES, |_| {});
+    let peer = hand.link(1, Role::Node);
+    let run = Run { first: 5, count: 1 };
+    hand.hear(peer, Frame::Request(Request { run, class: Class::Demand, insist: false, raise: true })).unwrap();
+    assert_eq!(hand.drain(), []);
+}
+
+#[test]
+fn two_peers_are_served_in_turn() {
+    let mut hand = slow_holder();
+    let peers = [hand.link(1, Role::Node), hand.link(2, Role::Node)];
+    writable(&mut hand, &peers);
+    hand.is_asked(peers[0], 0, 6, Class::Demand).unwrap();
+    hand.is_asked(peers[1], 100, 3, Class::Demand).unwrap();
+    let order: Vec<_> = serve_all(&mut hand, &peers).into_iter().map(|(peer, _)| peer).collect();
+    assert_eq!(order.len(), 9);
+    let first_six = order[..6].iter().filter(|peer| **peer == peers[0]).count();
+    assert!((3..=4).contains(&first_six), "{order:?}");
+}
+
+#[test]
+fn a_full_queue_answers_busy_but_takes_demand() {
+    let mut hand = Hand::holding(0..PIECES, |config| config.tuning.queue = 4);
+    let (first, second) = (hand.link(1, Role::Node), hand.link(2, Role::Node));
+    hand.is_asked(first, 0, 4, Class::Prefetch).unwrap();
+    hand.is_asked(second, 100, 1, Class::Prefetch).unwrap();
+    hand.is_asked(second, 200, 1, Class::Demand).unwrap();
+    let outs = hand.drain();
+    let busy = outs.iter().find_map(|out| match out {
+        Out::Say(to, Frame::Busy(busy), None) if *to == second => Some(*busy),
+        _ => None,
+    });
+    assert_eq!(busy.map(|busy| busy.run), Some(Run { first: 100, count: 1 }));
+    assert!(busy.is_some_and(|busy| busy.retry_millis > 0));
+    let loads = outs.iter().filter(|out| matches!(out, Out::Do(Action::Load { piece, .. }) if piece.get() == 200));
+    assert_eq!(loads.count(), 1);
+    assert_eq!(hand.engine.stats().busy_sent, 1);
+}
+
+#[test]
+fn only_what_comes_from_a_seed_is_promised() {
+    let mut hand = Hand::holding(CHUNKS..PIECES, |_| {});
+    let asker = hand.link(1, Role::Node);
+    let node = hand.holder(2, Role::Node, 5..6);
+    let seed = hand.holder(3, Role::Seed, 6..7);
+    hand.wants(5);
+    hand.wants(6);
+    hand.drain();
+    hand.is_asked(asker, 5, 2, Class::Demand).unwrap();
+    assert_eq!(hand.says(asker), [Frame::Refuse(Run { first: 5, count: 1 })]);
+    hand.gets(seed, 6);
+    let loads = hand.actions();
+    assert!(matches!(loads[..], [Action::Load { piece, .. }] if piece == hand.piece(6)), "{loads:?}");
+    hand.lands(node, 5);
+    hand.is_asked(asker, 5, 1, Class::Demand).unwrap();
+    assert_eq!(hand.says(asker), [], "what has landed is as good as there");
+}
+
+#[test]
+fn a_promise_that_cannot_be_kept_is_taken_back() {
+    let mut hand = Hand::holding(CHUNKS..PIECES, |_| {});
+    let asker = hand.link(1, Role::Node);
+    let seed = hand.holder(3, Role::Seed, 6..7);
+    hand.wants(6);
+    hand.drain();
+    hand.is_asked(asker, 6, 1, Class::Demand).unwrap();
+    assert_eq!(hand.says(asker), []);
+    hand.tell(Event::PeerClosed { peer: seed });
+    assert_eq!(hand.says(asker), [Frame::Refuse(Run { first: 6, count: 1 })]);
+}
+
+#[test]
+fn more_requests_than_were_allowed_end_the_link() {
+    let mut hand = Hand::holding(0..PIECES, |_| {});
+    let peer = hand.link(1, Role::Node);
+    assert_eq!(hand.is_asked(peer, 0, 17, Class::Fill), Err(PeerError::TooMany));
+    hand.is_asked(peer, 0, 16, Class::Fill).unwrap();
+    hand.is_asked(peer, 3, 2, Class::Demand).unwrap();
+    assert_eq!(hand.is_asked(peer, 16, 1, Class::Demand), Err(PeerError::TooMany));
+    assert_eq!(hand.is_asked(peer, PIECES - 1, 2, Class::Demand), Err(PeerError::OutOfRange));
+    assert_eq!(hand.is_asked(peer, u32::MAX, 1, Class::Demand), Err(PeerError::OutOfRange));
+    assert_eq!(hand.is_asked(peer, 0, 0, Class::Demand), Err(PeerError::OutOfRange));
+}
+
+#[test]
+fn what_is_taken_back_is_not_sent() {
+    let mut hand = slow_holder();
+    let peer = hand.link(1, Role::Node);
+    hand.tell(Event::PeerWritable { peer, bytes: u32::MAX });
+    hand.is_asked(peer, 0, 3, Class::Demand).unwrap();
+    assert_eq!(serve(&mut hand), [(peer, 0)]);
+    hand.hear(peer, Frame::Cancel(Run { first: 0, count: 2 })).unwrap();
+    hand.tell(Event::PeerWritable { peer, bytes: u32::MAX });
+    assert_eq!(serve_all(&mut hand, &[peer]), [(peer, 2)]);
+}
+
+#[test]
+fn a_seed_sends_a_piece_once_and_then_redirects() {
+    let mut hand = Hand::holding(0..PIECES, |config| {
+        config.role = Role::Seed;
+        config.limits.served = 64;
+    });
+    let (first, second) = (hand.link(1, Role::Node), hand.link(2, Role::Node));
+    hand.is_asked(first, 5, 1, Class::Prefetch).unwrap();
+    assert_eq!(serve(&mut hand), [(first, 5)]);
+    hand.is_asked(second, 5, 1, Class::Prefetch).unwrap();
+    let said = hand.says(second);
+    let to_first =
+        |frame: &Frame<'_>| matches!(frame, Frame::Redirect(to) if (to.node, to.address) == (node_id(1), listens(1)));
+    assert!(matches!(&said[..], [frame] if to_first(frame)), "{said:?}");
+    let run = Run { first: 5, count: 1 };
+    hand.hear(second, Frame::Request(Request { run, class: Class::Prefetch, insist: true, raise: false })).unwrap();
+    assert_eq!(serve(&mut hand), [(second, 5)], "who insists is served");
+    hand.is_asked(second, 5, 1, Class::Prefetch).unwrap();
+    assert_eq!(serve(&mut hand), [(second, 5)], "nobody is sent to himself");
+    hand.is_asked(first, 5, 1, Class::Demand).unwrap();
+    assert_eq!(serve(&mut hand), [(first, 5)], "an idle seed serves a demand");
+    hand.tell(Event::PeerClosed { peer: first });
+    hand.is_asked(second, 5, 1, Class::Prefetch).unwrap();
+    assert_eq!(serve(&mut hand), [(second, 5)], "nobody is sent to who is gone");
+}
+
+#[test]
+fn blobs_are_given_in_ranges() {
+    let digest = Digest([8; 32]);
+    let mut hand = Hand::new(|config| config.profile = Some(Offered { digest, bytes: 50 }));
+    let peer = hand.admit();
+    hand.hear(peer, Frame::Hello(hand.hello(1, Role::Node))).unwrap();
+    assert!(hand.says(peer).iter().any(|frame| matches!(frame, Frame::Offer(offer) if offer.digest == digest)));
+    let image = Digest([7; 32]);
+    let (manifest, profile) = (BlobKind::Manifest, BlobKind::Profile);
+    let cases = [(image, manifest, 1000, 0, 100), (image, manifest, 1000, 950, 50), (digest, profile, 50, 60, 0)];
+    for (digest, kind, total_bytes, offset, bytes) in cases {
+        hand.hear(peer, Frame::BlobRequest(BlobRange { digest, total_bytes: 0, offset, bytes: 100 })).unwrap();
+        let offset = offset.min(total_bytes);
+        let answer = Frame::Blob(BlobRange { digest, total_bytes, offset, bytes });
+        assert_eq!(hand.drain(), [Out::Say(peer, answer, Some(Body::Blob { kind, offset, bytes }))]);
+    }
+    let unknown = BlobRange { digest: Digest([9; 32]), total_bytes: 0, offset: 0, bytes: 1 };
+    hand.hear(peer, Frame::BlobRequest(unknown)).unwrap();
+    assert_eq!(hand.says(peer), [Frame::BlobRefuse(unknown.digest)]);
+    hand.hear(peer, Frame::BlobRequest(unknown)).unwrap();
+    assert_eq!(hand.hear(peer, Frame::BlobRequest(unknown)), Err(PeerError::TooMany), "one at a time");
+}
+
+#[test]
+fn a_blob_waits_for_room_in_the_uplink() {
+    let mut hand = slow_holder();
+    let peer = hand.link(1, Role::Node);
+    let range = BlobRange { digest: Digest([7; 32]), total_bytes: 0, offset: 0, bytes: 100 };
+    hand.hear(peer, Frame::BlobRequest(range)).unwrap();
+    assert_eq!(hand.drain(), [], "the hello is still on its way");
+    hand.tell(Event::PeerWritable { peer, bytes: u32::MAX });
+    assert!(matches!(hand.says(peer)[..], [Frame::Blob(_)]));
+}
+
+#[test]
+fn bytes_on_their_way_are_counted_beyond_four_gigabytes() {
+    let mut hand = Hand::holding(0..PIECES, |_| {});
+    let peer = hand.link(1, Role::Node);
+    for round in 0..4100u32 {
+        hand.is_asked(peer, round % CHUNKS, 1, Class::Demand).unwrap();
+        let Some(upload) = hand.actions().into_iter().find_map(|action| match action {
+            Action::Load { upload, .. } => Some(upload),
+            _ => None,
+        }) else {
+            return assert!(round > 4000, "the credit is used up after four gigabytes, not after {round} bodies");
+        };
+        hand.tell(Event::Loaded { upload, bytes: 1 << 20 });
+        hand.drain();
+    }
+    panic!("more was handed over than there was credit for");
+}

@@ -1,0 +1,407 @@
+//! One contract for every implementation of a policy, and what each does beyond it.
+
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+use swarmdisk_core::bitmap::{Bits, assign};
+use swarmdisk_core::format::profile::ProfileEntry;
+use swarmdisk_core::geometry::{ChunkIndex, Geometry, PieceIndex};
+use swarmdisk_core::ids::{GuestId, PeerId};
+use swarmdisk_core::policy::{
+    Access, Candidate, ChunkView, ExpectedCompletion, FORECAST_MAX, Forecast, Guess, InOrder, Mixed, Order, Outcome,
+    Predictor, Profile, Selector, Sequential, Supply, Want, WindowedRandom,
+};
+use swarmdisk_core::rng::Rng;
+use swarmdisk_core::time::{Duration, Instant};
+use swarmdisk_core::wire::{Class, Role};
+
+const CHUNKS: u32 = 2000;
+
+fn geometry() -> Geometry {
+    Geometry::new(u64::from(CHUNKS) << 16, 16).unwrap()
+}
+
+fn chunk(index: u32) -> ChunkIndex {
+    geometry().chunk(index).unwrap()
+}
+
+fn entries(chunks: impl IntoIterator<Item = u32>) -> &'static [ProfileEntry] {
+    let entry = |index| ProfileEntry { chunk: chunk(index), at_millis: 0, probability: 99 };
+    chunks.into_iter().map(entry).collect::<Vec<_>>().leak()
+}
+
+/// What is held and what is in flight.
+struct Maps {
+    held: Vec<u64>,
+    flight: Vec<u64>,
+}
+
+impl Maps {
+    fn new() -> Self {
+        let words = geometry().bitmap_words();
+        Self { held: vec![0; words], flight: vec![0; words] }
+    }
+
+    fn view(&self) -> ChunkView<'_> {
+        let bits = geometry().piece_count();
+        ChunkView::new(geometry(), Bits::new(&self.held, bits), Bits::new(&self.flight, bits))
+    }
+}
+
+fn access(guest: u16, index: u32) -> Access {
+    Access { guest: GuestId(guest), chunk: chunk(index), hit: index.is_multiple_of(3) }
+}
+
+fn forecast(predictor: &mut impl Predictor, maps: &Maps) -> Vec<u32> {
+    let mut out = Forecast::new();
+    predictor.forecast(Instant::ZERO, &maps.view(), &mut out);
+    out.iter().map(|guess| guess.chunk.get()).collect()
+}
+
+/// A call of a predictor, drawn: which, of which guest, about which chunk.
+type Call = (u8, u16, u32);
+
+fn calls() -> impl Strategy<Value = Vec<Call>> {
+    // Near each other, and at both ends.
+    let index = prop_oneof![0..60u32, CHUNKS - 10..CHUNKS, 0..CHUNKS];
+    prop::collection::vec((any::<u8>(), 0..3u16, index), 0..300)
+}
+
+/// Makes the calls; all forecasts, each checked.
+fn predict(mut predictor: impl Predictor, calls: &[Call]) -> Vec<Vec<u32>> {
+    let mut maps = Maps::new();
+    let mut forecasts = vec![];
+    for (kind, guest, index) in calls {
+        match kind % 8 {
+            0..=2 => predictor.observe(Instant::from_micros(u64::from(*index)), access(*guest, *index)),
+            3 => drop(assign(&mut maps.held, *index, kind & 8 == 0)),
+            4 => drop(assign(&mut maps.flight, *index, kind & 8 == 0)),
+            5 => predictor.settle(chunk(*index), kind & 8 == 0),
+            _ => {
+                let guesses = forecast(&mut predictor, &maps);
+                assert!(guesses.len() <= FORECAST_MAX);
+                assert!(
+                    guesses.iter().all(|index| maps.view().misses(chunk(*index))),
+                    "held or in flight: {guesses:?}"
+                );
+                assert_eq!(guesses.iter().collect::<BTreeSet<_>>().len(), guesses.len(), "twice: {guesses:?}");
+                forecasts.push(guesses);
+            }
+        }
+    }
+    forecasts
+}
+
+/// The predictor's contract, as a module of tests.
+macro_rules! predictor_contract {
+    ($name:ident, $make:expr) => {
+        mod $name {
+            use super::*;
+
+            proptest! {
+                #[test]
+                fn guesses_are_few_valid_missing_and_the_same_each_time(calls in calls()) {
+                    prop_assert_eq!(predict($make, &calls), predict($make, &calls));
+                }
+            }
+
+            #[test]
+            fn nothing_is_guessed_once_everything_is_there() {
+                let mut predictor = $make;
+                (0..100).for_each(|index| predictor.observe(Instant::NEVER, access(0, index)));
+                let mut maps = Maps::new();
+                maps.held.fill(u64::MAX);
+                assert_eq!(forecast(&mut predictor, &maps), []);
+                maps.held.fill(0);
+                maps.flight.fill(u64::MAX);
+                assert_eq!(forecast(&mut predictor, &maps), []);
+            }
+
+            #[test]
+            fn the_end_of_the_image_is_the_end() {
+                let mut predictor = $make;
+                (CHUNKS - 100..CHUNKS).for_each(|index| predictor.observe(Instant::ZERO, access(0, index)));
+                forecast(&mut predictor, &Maps::new());
+            }
+        }
+    };
+}
+
+predictor_contract!(profile, Profile::new(entries((0..700).map(|number| number * 2)), 300));
+predictor_contract!(profile_with_a_window_beyond_all_bounds, Profile::new(entries(0..CHUNKS), usize::MAX));
+predictor_contract!(profile_without_entries, Profile::new(&[], 300));
+predictor_contract!(profile_without_a_window, Profile::new(entries(0..50), 0));
+predictor_contract!(sequential, Sequential::new(16));
+predictor_contract!(sequential_without_bounds, Sequential::new(u32::MAX));
+predictor_contract!(sequential_that_looks_nowhere, Sequential::new(0));
+predictor_contract!(mixed, {
+    let profile = Some(Profile::new(entries((0..50).rev()), 20));
+    Mixed { profile, sequential: Some(Sequential::new(16)) }
+});
+predictor_contract!(mixed_of_nothing, Mixed::default());
+
+/// Everybody has what is divisible by three.
+struct Thirds;
+
+impl Supply for Thirds {
+    fn holders(&self, piece: PieceIndex) -> u16 {
+        if piece.get().is_multiple_of(3) { u16::MAX } else { 0 }
+    }
+}
+
+fn window(length: u32) -> Vec<Guess> {
+    (0..length).map(|index| Guess { chunk: chunk(index), probability: 128 }).collect()
+}
+
+fn picks(mut order: impl Order, lengths: &[u32], seed: u64) -> Vec<Option<usize>> {
+    let mut rng = Rng::new(seed);
+    let pick = |length: &u32| {
+        let picked = order.pick(Instant::ZERO, &window(*length), &Thirds, &mut rng);
+        assert_eq!(picked.is_some(), *length > 0, "something, if there is something");
+        assert!(picked.is_none_or(|index| index < *length as usize));
+        picked
+    };
+    lengths.iter().map(pick).collect()
+}
+
+macro_rules! order_contract {
+    ($name:ident, $make:expr) => {
+        proptest! {
+            #[test]
+            fn $name(lengths in prop::collection::vec(0..=FORECAST_MAX as u32, 1..50), seed: u64) {
+                prop_assert_eq!(picks($make, &lengths, seed), picks($make, &lengths, seed));
+            }
+        }
+    };
+}
+
+order_contract!(in_order_keeps_the_contract, InOrder);
+order_contract!(windowed_random_keeps_the_contract, WindowedRandom::default());
+order_contract!(windowed_random_without_soonest_keeps_the_contract, WindowedRandom { soonest_every: 0 });
+order_contract!(windowed_random_of_soonest_alone_keeps_the_contract, WindowedRandom { soonest_every: 1 });
+
+fn peer(index: u16) -> PeerId {
+    let mut bytes = [0; 8];
+    let written = postcard::to_slice(&(index, 0u16), &mut bytes).unwrap();
+    postcard::from_bytes(written).unwrap()
+}
+
+fn node(index: u16) -> Candidate {
+    Candidate {
+        peer: peer(index),
+        role: Role::Node,
+        rtt: Duration::from_micros(500),
+        bytes_per_sec: 10_000_000,
+        in_flight: 0,
+        failures: 0,
+    }
+}
+
+fn seed(index: u16) -> Candidate {
+    Candidate { role: Role::Seed, ..node(index) }
+}
+
+fn want(class: Class) -> Want {
+    Want { piece: geometry().piece(7).unwrap(), class, bytes: 30_000 }
+}
+
+fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
+    let numbers = prop_oneof![Just(0), Just(u64::MAX), any::<u64>(), 0..1_000_000u64];
+    let one = (any::<bool>(), numbers.clone(), numbers, any::<u16>(), any::<u8>());
+    let all = prop::collection::vec(one, 0..64);
+    all.prop_map(|all| {
+        let candidate = |(index, (is_seed, rtt, bytes_per_sec, in_flight, failures))| Candidate {
+            peer: peer(index as u16),
+            role: if is_seed { Role::Seed } else { Role::Node },
+            rtt: Duration::from_micros(rtt),
+            bytes_per_sec,
+            in_flight,
+            failures,
+        };
+        all.into_iter().enumerate().map(candidate).collect()
+    })
+}
+
+fn choices(mut selector: impl Selector, candidates: &[Candidate], want: Want, seed: u64) -> Vec<Option<usize>> {
+    let mut rng = Rng::new(seed);
+    let mut chosen = vec![];
+    for round in 0..20 {
+        let choice = selector.choose(Instant::from_micros(round), want, candidates, &mut rng);
+        assert!(choice.is_none_or(|index| index < candidates.len()));
+        let Some(index) = choice else { break };
+        let outcomes = [
+            Outcome::Delivered { bytes: u32::MAX, elapsed: Duration::ZERO },
+            Outcome::Late,
+            Outcome::Refused,
+            Outcome::Corrupt,
+        ];
+        selector.observe(Instant::NEVER, candidates[index].peer, outcomes[round as usize % 4]);
+        selector.forget(peer(round as u16));
+        chosen.push(choice);
+    }
+    chosen
+}
+
+macro_rules! selector_contract {
+    ($name:ident, $make:expr) => {
+        proptest! {
+            #[test]
+            fn $name(candidates in candidates(), class in 0..3usize, bytes: u32, seed: u64) {
+                let class = [Class::Demand, Class::Prefetch, Class::Fill][class];
+                let want = Want { bytes, ..want(class) };
+                let choices = || choices($make, &candidates, want, seed);
+                prop_assert_eq!(choices(), choices());
+                prop_assert!(candidates.is_empty() || class != Class::Demand || !choices().is_empty(), "a guest waits");
+            }
+        }
+    };
+}
+
+selector_contract!(expected_completion_keeps_the_contract, ExpectedCompletion);
+
+/// How often each candidate is chosen of a thousand times.
+fn census(candidates: &[Candidate], class: Class) -> Vec<u32> {
+    let mut rng = Rng::new(1);
+    let mut counts = vec![0; candidates.len()];
+    for _ in 0..1000 {
+        counts[ExpectedCompletion.choose(Instant::ZERO, want(class), candidates, &mut rng).unwrap()] += 1;
+    }
+    counts
+}
+
+#[test]
+fn bulk_comes_from_nodes_rather_than_from_seeds() {
+    let slower = Candidate { bytes_per_sec: 2_000_000, ..node(1) };
+    assert_eq!(census(&[seed(0), slower], Class::Prefetch), [0, 1000]);
+    assert_eq!(census(&[seed(0), slower], Class::Demand), [1000, 0], "a guest waits: the faster one");
+    assert_eq!(census(&[seed(0), node(1)], Class::Demand), [0, 1000], "of two alike the node");
+}
+
+#[test]
+fn the_slow_and_the_failing_and_those_with_a_queue_are_avoided() {
+    for worse in [
+        Candidate { bytes_per_sec: 1_000_000, ..node(1) },
+        Candidate { rtt: Duration::from_millis(50), ..node(1) },
+        Candidate { failures: 1, ..node(1) },
+        Candidate { failures: u8::MAX, ..node(1) },
+        Candidate { in_flight: 3, ..node(1) },
+    ] {
+        assert_eq!(census(&[node(0), worse], Class::Demand), [1000, 0], "{worse:?}");
+        let bulk = census(&[node(0), worse], Class::Prefetch);
+        assert!(bulk[1] < 100, "{bulk:?} {worse:?}");
+    }
+}
+
+#[test]
+fn a_slow_peer_is_tried_now_and_then_for_bulk_but_not_for_demand() {
+    let candidates = [node(0), Candidate { bytes_per_sec: 1000, ..node(1) }, seed(2)];
+    let bulk = census(&candidates, Class::Prefetch);
+    assert!(bulk[1] > 10, "one that has become fast would not be found: {bulk:?}");
+    assert_eq!(bulk[2], 0, "a seed is not tried for the sake of trying");
+    assert_eq!(census(&candidates, Class::Demand)[1], 0);
+}
+
+#[test]
+fn whoever_alone_has_it_is_asked_however_bad() {
+    let bad = Candidate { failures: u8::MAX, rtt: Duration::from_secs(20), bytes_per_sec: 1, ..seed(0) };
+    for class in [Class::Demand, Class::Prefetch, Class::Fill] {
+        assert_eq!(census(&[bad], class), [1000]);
+    }
+}
+
+#[test]
+fn guesses_follow_the_profile_within_the_window() {
+    let order = [9, 4, 100, 7, 30, 2];
+    let mut profile = Profile::new(entries(order), 3);
+    let mut maps = Maps::new();
+    assert_eq!(forecast(&mut profile, &maps), [9, 4, 100]);
+    assign(&mut maps.held, 4, true);
+    assert_eq!(forecast(&mut profile, &maps), [9, 100], "the window begins at the first that is missing");
+    assign(&mut maps.held, 9, true);
+    assign(&mut maps.flight, 100, true);
+    assert_eq!(forecast(&mut profile, &maps), [7, 30]);
+    profile.settle(chunk(9), false);
+    assign(&mut maps.held, 9, false);
+    assert_eq!(forecast(&mut profile, &maps), [9], "what was lost unused is guessed again");
+}
+
+#[test]
+fn a_sequential_reader_is_followed_half_as_far_as_it_has_read() {
+    for read in [1, 2, 10, 31, 100] {
+        let mut sequential = Sequential::new(16);
+        (0..read).for_each(|index| sequential.observe(Instant::ZERO, access(0, 500 + index)));
+        let expected: Vec<u32> = (500 + read..500 + read + (read / 2).min(16)).collect();
+        assert_eq!(forecast(&mut sequential, &Maps::new()), expected, "after {read} chunks");
+    }
+}
+
+#[test]
+fn sequential_prediction_wastes_at_most_half_of_what_was_read() {
+    let mut rng = Rng::new(3);
+    let mut sequential = Sequential::new(16);
+    let (mut maps, mut read, mut fetched) = (Maps::new(), BTreeSet::new(), BTreeSet::new());
+    // Short runs all over, two guests in turn.
+    for _ in 0..60 {
+        let (start, length) = (rng.below(CHUNKS - 40), 1 + rng.below(12));
+        for index in start..start + length {
+            assign(&mut maps.held, index, true);
+            sequential.observe(Instant::ZERO, access(rng.below(2) as u16, index));
+            read.insert(index);
+            for guess in forecast(&mut sequential, &maps) {
+                assign(&mut maps.held, guess, true);
+                fetched.insert(guess);
+            }
+        }
+    }
+    let wasted = fetched.difference(&read).count();
+    assert!(wasted * 2 <= read.len(), "{wasted} in vain, {} read", read.len());
+}
+
+#[test]
+fn a_random_reader_is_not_followed() {
+    let mut sequential = Sequential::new(16);
+    (0..200).for_each(|number| sequential.observe(Instant::ZERO, access(0, number * 1009 % CHUNKS)));
+    assert_eq!(forecast(&mut sequential, &Maps::new()), []);
+}
+
+#[test]
+fn readers_of_two_guests_are_followed_apart() {
+    let mut sequential = Sequential::new(16);
+    for step in 0..4 {
+        sequential.observe(Instant::ZERO, access(0, 100 + step));
+        sequential.observe(Instant::ZERO, access(1, 700 + step));
+    }
+    assert_eq!(forecast(&mut sequential, &Maps::new()), [704, 705, 104, 105]);
+}
+
+#[test]
+fn a_wasted_guess_makes_its_reader_begin_anew() {
+    let mut sequential = Sequential::new(16);
+    (100..110).for_each(|index| sequential.observe(Instant::ZERO, access(0, index)));
+    sequential.settle(chunk(111), true);
+    assert_eq!(forecast(&mut sequential, &Maps::new()).len(), 5);
+    sequential.settle(chunk(111), false);
+    assert_eq!(forecast(&mut sequential, &Maps::new()), []);
+}
+
+#[test]
+fn the_profile_speaks_before_the_sequential_reader() {
+    let mut mixed = Mixed { profile: Some(Profile::new(entries([5, 6]), 10)), sequential: Some(Sequential::new(16)) };
+    for index in 800..804 {
+        mixed.observe(Instant::ZERO, Access { hit: false, ..access(0, index) });
+    }
+    let mut maps = Maps::new();
+    assert_eq!(forecast(&mut mixed, &maps), [5, 6]);
+    for index in [5, 6] {
+        assign(&mut maps.held, index, true);
+    }
+    assert_eq!(forecast(&mut mixed, &maps), [804, 805], "what the profile does not know");
+}
+
+#[test]
+fn the_soonest_is_picked_often_and_all_others_sometimes() {
+    let picked = picks(WindowedRandom::default(), &[10; 2000], 7);
+    let count = |index| picked.iter().filter(|pick| **pick == Some(index)).count();
+    assert!((1000..1250).contains(&count(0)), "{}", count(0));
+    assert!((1..10).all(|index| count(index) > 50));
+    assert!(picks(InOrder, &[10; 20], 7).iter().all(|pick| *pick == Some(0)));
+}
