@@ -31,6 +31,8 @@ pub struct Limits {
     pub changes: u16,
     /// Pieces of which a seed remembers whom it served, to redirect others there.
     pub served: u16,
+    /// Whether to keep which pieces each peer holds, a bit each: who fetches needs it, a seed does not.
+    pub maps: bool,
 }
 
 impl Limits {
@@ -43,6 +45,7 @@ impl Limits {
         contacts: 256,
         changes: 1024,
         served: 0,
+        maps: true,
     };
     /// For a seed: 1,000 links, no fetches.
     pub const SEED: Self = Self {
@@ -53,6 +56,7 @@ impl Limits {
         contacts: 2048,
         changes: 64,
         served: 16384,
+        maps: false,
     };
 }
 
@@ -83,8 +87,9 @@ pub(crate) const OWN_BITMAPS: usize = 4;
 impl Footprint {
     /// What an engine for an image of this geometry with these limits needs.
     pub const fn of(geometry: Geometry, limits: Limits) -> Self {
+        let maps = if limits.maps { limits.peers as usize } else { 0 };
         Self {
-            words: geometry.bitmap_words() * (OWN_BITMAPS + limits.peers as usize),
+            words: geometry.bitmap_words() * (OWN_BITMAPS + maps),
             peers: limits.peers as usize,
             transfers: limits.transfers as usize,
             uploads: limits.peers as usize * limits.requests_per_peer as usize,

@@ -129,6 +129,9 @@ pub enum Verdict {
     Genuine,
     /// The hash is wrong: the peer is dropped, the piece asked for elsewhere.
     Corrupt,
+    /// It could not be checked, by a fault of this node: the bytes are forgotten, nobody is blamed, and nothing is asked
+    /// for during a second.
+    Unable,
 }
 
 /// Something the host shall do.

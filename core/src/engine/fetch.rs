@@ -26,8 +26,9 @@ const HINTS_MAX: usize = 128;
 /// A body that has begun to come is waited for so many times longer before a second peer is asked: a peer that stops in the
 /// middle must not stall a guest until the link is given up.
 const LANDING_PATIENCE: u64 = 4;
-/// How long no leaf page is fetched after one could not be stored: chunks that wait for it would have it fetched at once.
-pub(super) const LEAF_PAUSE: Duration = Duration::from_secs(1);
+/// How long no leaf page is fetched after one could not be stored (chunks that wait for it would have it fetched at once),
+/// and nothing after something could not be checked.
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
 /// Share of the chunks, in percent, that guests must have touched before `Fill::Auto` begins.
 const FILL_AUTO_PERCENT: u64 = 30;
 
@@ -427,7 +428,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
 
     /// Begins a fetch, if there is a peer to ask other than `but` and a row to note it in.
     fn start(&mut self, now: Instant, piece: PieceIndex, class: Class, since: Instant, but: Option<PeerId>) -> bool {
-        if !self.transfers.has_room() {
+        if now < self.paused_until || !self.transfers.has_room() {
             return false;
         }
         let Some((peer, insist)) = self.choose(now, piece, class, but) else { return false };
@@ -496,7 +497,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             let hedge_at = self.hedge_at(index);
             next = if hedge_at > now { next.min(hedge_at) } else { next };
         }
-        for later in [self.store_full_until, self.leaves_paused_until, self.fill_at] {
+        for later in [self.store_full_until, self.leaves_paused_until, self.paused_until, self.fill_at] {
             next = if later > now { next.min(later) } else { next };
         }
         next

@@ -95,6 +95,8 @@ pub struct Engine<'a, P, O, S> {
     /// Until then the store is taken to be full: nothing but demand is fetched.
     store_full_until: Instant,
     leaves_paused_until: Instant,
+    /// Until then nothing is fetched: this node could not check what came.
+    paused_until: Instant,
     /// Whether something has happened since fetches were last looked for.
     look_for_work: bool,
     /// Before then, `poll` has nothing to do unless something happens.
@@ -155,6 +157,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             fill_at: now,
             store_full_until: Instant::ZERO,
             leaves_paused_until: Instant::ZERO,
+            paused_until: Instant::ZERO,
             look_for_work: true,
             quiet_until: Instant::ZERO,
             config,
@@ -354,6 +357,10 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
                 self.abandon(index);
                 self.close(peer, crate::wire::Farewell::Misbehaved, Reason::Corrupt);
             }
+            Verdict::Unable => {
+                self.paused_until = now + fetch::PAUSE;
+                self.abandon(index);
+            }
         }
     }
 
@@ -381,7 +388,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         let Some(index) = found else { return };
         self.store_full_until = now + fetch::STORE_FULL;
         if self.transfers.at(index).piece_number() >= self.geometry.chunk_count() {
-            self.leaves_paused_until = now + fetch::LEAF_PAUSE;
+            self.leaves_paused_until = now + fetch::PAUSE;
         }
         self.free_transfer(index);
     }

@@ -162,6 +162,8 @@ impl<'a> Peers<'a> {
         let rows = &mut rows[..usize::from(limits.peers)];
         rows.fill(PeerRow::EMPTY);
         had.fill(0);
+        // Without maps every row's is empty: nobody is known to hold anything.
+        let (words, pieces) = if limits.maps { (words, pieces) } else { (0, 0) };
         Self { rows, had, words, pieces, unsent_bytes: 0 }
     }
 
@@ -225,6 +227,9 @@ impl<'a> Peers<'a> {
 
     /// Notes that the peer holds, or does not hold, a run that lies within the image.
     pub(super) fn note(&mut self, index: usize, first: u32, count: u32, held: bool) {
+        if self.words == 0 {
+            return;
+        }
         bitmap::assign_run(&mut self.had[index * self.words..][..self.words], first, count, held);
     }
 

@@ -30,7 +30,11 @@ fn made_up<T: serde::de::DeserializeOwned>(index: u32, generation: u32) -> T {
 }
 
 fn any_of<T: Copy + serde::de::DeserializeOwned>(issued: &[T], pick: u32, other: u32) -> T {
-    if issued.is_empty() || pick % 16 == 0 { made_up(pick / 16, other) } else { issued[pick as usize % issued.len()] }
+    if issued.is_empty() || pick.is_multiple_of(16) {
+        made_up(pick / 16, other)
+    } else {
+        issued[pick as usize % issued.len()]
+    }
 }
 
 fn some_address(number: u32) -> Address {
@@ -48,9 +52,9 @@ impl Careless {
         let change = |config: &mut Config| {
             config.seed = seed;
             config.tuning.queue = 2;
-            config.unsent_bytes_max = if seed % 2 == 0 { 50_000 } else { u32::MAX };
+            config.unsent_bytes_max = if seed.is_multiple_of(2) { 50_000 } else { u32::MAX };
         };
-        let limits = Limits { transfers: if seed % 3 == 0 { 8 } else { 40 }, ..small() };
+        let limits = Limits { transfers: if seed.is_multiple_of(3) { 8 } else { 40 }, ..small() };
         let mut engine = engine(0, role, limits, change);
         if role == Role::Seed {
             let (first, count) = (geometry().piece(0).unwrap(), geometry().piece_count());
@@ -103,7 +107,7 @@ impl Careless {
     }
 
     fn verified(&mut self, slot: SlotId, draw: u32) -> Event {
-        let verdict = if draw % 8 == 0 { Verdict::Corrupt } else { Verdict::Genuine };
+        let verdict = if draw.is_multiple_of(8) { Verdict::Corrupt } else { Verdict::Genuine };
         if verdict == Verdict::Genuine {
             self.genuine.insert(slot);
         }
@@ -167,7 +171,7 @@ impl Careless {
 
     /// A good peer says hello, and that it holds everything.
     fn greets(&mut self, peer: PeerId) {
-        let role = if peer.index() % 2 == 0 { Role::Seed } else { Role::Node };
+        let role = if peer.index().is_multiple_of(2) { Role::Seed } else { Role::Node };
         self.replies.push((peer, encoded(&Frame::Hello(self.hello(1 + peer.index() as u32, role)))));
         let mut buffer = [0; 16];
         let mut list = RunsEncoder::new(&mut buffer, 0);

@@ -27,7 +27,7 @@ fn geometry() -> Geometry {
 
 /// Small tables, so that they overflow.
 fn small() -> Limits {
-    Limits { peers: 5, transfers: 8, requests_per_peer: 4, demands: 6, contacts: 6, changes: 4, served: 4 }
+    Limits { peers: 5, transfers: 8, requests_per_peer: 4, demands: 6, contacts: 6, changes: 4, served: 4, maps: true }
 }
 
 fn engine(index: usize, role: Role, limits: Limits, change: impl FnOnce(&mut Config)) -> RandomEngine {

@@ -3,7 +3,7 @@
 use crate::hand::*;
 use swarmdisk_core::engine::{Action, Event, Fill, Landing, PeerError, Verdict};
 use swarmdisk_core::ids::GuestId;
-use swarmdisk_core::wire::{Busy, Class, Data, Frame, Redirect, Request, Role, Run};
+use swarmdisk_core::wire::{Busy, Class, Data, Frame, Hello, Redirect, Request, Role, Run};
 
 /// A node that holds all leaf pages, so that only chunks are asked for.
 fn with_leaves() -> Hand {
@@ -34,6 +34,19 @@ fn demand_goes_before_prefetch_before_fill() {
     hand.releases(500);
     hand.keeps(500..501);
     assert_eq!(classes(&mut hand)[0], Class::Fill);
+}
+
+#[test]
+fn the_only_place_at_a_holder_goes_to_demand() {
+    let mut hand = Hand::guessing(&[10, 12], |_| {});
+    hand.keeps(CHUNKS..PIECES);
+    let peer = hand.admit();
+    hand.hear(peer, Frame::Hello(Hello { requests_max: 1, ..hand.hello(1, Role::Node) })).unwrap();
+    hand.wants(500);
+    hand.maps(peer, 0..PIECES);
+    assert_eq!(hand.asks(), [(peer, 500)]);
+    hand.lands(peer, 500);
+    assert_eq!(hand.asks(), [(peer, 10)]);
 }
 
 #[test]
@@ -330,6 +343,23 @@ fn who_sends_a_corrupt_body_is_hung_up_and_the_piece_is_asked_for_elsewhere() {
         |out: &Out| matches!(out, Out::Say(to, Frame::Request(request), _) if *to == other && request.run.first == 5);
     assert!(outs.iter().any(asked));
     assert_eq!(hand.engine.stats().corrupt_pieces, 1);
+}
+
+#[test]
+fn what_could_not_be_checked_is_asked_for_again_after_a_pause_and_nobody_is_blamed() {
+    let mut hand = with_leaves();
+    let peer = hand.holder(1, Role::Node, 0..PIECES);
+    hand.wants(5);
+    hand.drain();
+    let slot = hand.lands(peer, 5);
+    hand.drain();
+    hand.tell(Event::BodyVerified { slot, verdict: Verdict::Unable });
+    assert_eq!(hand.drain(), [Out::Do(Action::Abandon { slot })]);
+    hand.wait_micros(999_000);
+    assert_eq!(hand.asks(), []);
+    hand.wait_micros(2_000);
+    assert_eq!(hand.asks(), [(peer, 5)]);
+    assert_eq!(hand.engine.stats().corrupt_pieces, 0);
 }
 
 #[test]

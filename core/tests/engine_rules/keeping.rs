@@ -34,6 +34,16 @@ fn what_is_held_is_told_once_a_link_opens() {
 }
 
 #[test]
+fn who_holds_nothing_says_nothing() {
+    let mut hand = Hand::new(|_| {});
+    let peer = hand.admit();
+    hand.hear(peer, Frame::Hello(hand.hello(1, Role::Node))).unwrap();
+    assert_eq!(news(&hand.says(peer)), []);
+    hand.keeps(3..4);
+    assert_eq!(news(&hand.says(peer)), [], "what was found later is not announced");
+}
+
+#[test]
 fn the_map_does_not_wait_for_addresses_to_tell() {
     let mut hand = Hand::holding(3..9, |_| {});
     let peer = hand.admit();

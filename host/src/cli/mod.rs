@@ -13,7 +13,7 @@ mod profile;
 mod replay;
 mod run;
 mod seed;
-mod signals;
+pub(crate) mod signals;
 mod status;
 mod usage;
 
@@ -53,7 +53,7 @@ pub fn main() -> ExitCode {
 }
 
 /// Runs a command that needs the network.
-fn on_runtime(command: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
+pub(crate) fn on_runtime(command: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format!("cannot start threads: {error}")))?;
     let outcome = runtime.block_on(command);

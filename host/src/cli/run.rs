@@ -7,7 +7,7 @@ use super::{Failure, signals};
 use std::io::ErrorKind;
 use std::process::{ExitCode, ExitStatus};
 use std::time::Instant;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
 /// What stands for the disk in the command.
 const DISK: &str = "{disk}";
@@ -43,23 +43,13 @@ pub(super) async fn run(args: Run, began: Instant) -> Result<ExitCode, Failure> 
         signal = &mut end => {
             // Ctrl-C reaches the command by itself; a request to end it has to be passed on.
             if signal != "SIGINT" {
-                ask_to_end(&child);
+                signals::ask_to_end(&child);
             }
             child.wait().await
         }
     };
     session.end().await?;
     Ok(exit_code(status?))
-}
-
-fn ask_to_end(child: &Child) {
-    #[cfg(unix)]
-    if let Some(pid) = child.id().and_then(|id| rustix::process::Pid::from_raw(id as i32)) {
-        // It may have ended just now.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-    }
-    #[cfg(not(unix))]
-    let _ = child;
 }
 
 /// The command's own status; as a shell does, 128 and the signal's number for one that a signal ended.

@@ -8,7 +8,7 @@ const INTERRUPTED: i32 = 130;
 
 /// From now on a request to end this process is what the answer waits for; one more ends the process at once.
 /// To be called on a runtime.
-pub(super) fn asked_to_end() -> impl Future<Output = &'static str> {
+pub(crate) fn asked_to_end() -> impl Future<Output = &'static str> {
     let mut signals = Signals::watch();
     async move {
         let first = signals.next().await;
@@ -21,7 +21,7 @@ pub(super) fn asked_to_end() -> impl Future<Output = &'static str> {
 }
 
 /// Sets a flag when the process is interrupted, for work that polls it; a second Ctrl-C ends the process.
-pub(super) fn flag_on_interrupt() -> &'static AtomicBool {
+pub(crate) fn flag_on_interrupt() -> &'static AtomicBool {
     static FLAG: AtomicBool = AtomicBool::new(false);
     std::thread::spawn(|| {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
@@ -72,4 +72,15 @@ impl Signals {
         }
         "Ctrl-C"
     }
+}
+
+/// Asks a child process to end, where the system knows such requests.
+pub(crate) fn ask_to_end(child: &tokio::process::Child) {
+    #[cfg(unix)]
+    if let Some(pid) = child.id().and_then(|id| rustix::process::Pid::from_raw(id as i32)) {
+        // It may have ended just now.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+    #[cfg(not(unix))]
+    let _ = child;
 }

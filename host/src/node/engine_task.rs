@@ -437,7 +437,7 @@ impl Task<'_> {
                 log::warn(format_args!("piece {} cannot be verified: {error}", piece.get()));
                 self.tell_lost(&lost_by(self.pieces.store(), piece, &error));
                 self.give_up_leaf(piece, &error);
-                Verdict::Corrupt
+                Verdict::Unable
             }
         };
         self.tell(Event::BodyVerified { slot, verdict });
