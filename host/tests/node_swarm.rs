@@ -122,9 +122,16 @@ async fn extents_of_a_cold_node_show_the_holes() {
     let node = node(&dir, packed.report.image, &[(seed.address, true)], Fill::Off).await;
     let disk = node.disk();
     let bytes = packed.bytes.len() as u64;
-    let extents = disk.extents(GUEST, 0, bytes, 10_000).await.unwrap();
-    assert_eq!(extents.iter().map(|extent| extent.bytes).sum::<u64>(), bytes);
-    assert_eq!(extents.len(), 300);
+    let mut extents = Vec::new();
+    let mut told = 0;
+    while told < bytes {
+        // An answer ends where the next leaf page is not here.
+        let more = disk.extents(GUEST, told, bytes - told, 10_000).await.unwrap();
+        assert!(!more.is_empty());
+        told += more.iter().map(|extent| extent.bytes).sum::<u64>();
+        extents.extend(more);
+    }
+    assert_eq!((told, extents.len()), (bytes, 300));
     let mut at = 0;
     for extent in &extents {
         let range = &packed.bytes[at as usize..(at + extent.bytes) as usize];

@@ -48,7 +48,7 @@ impl NbdDisk {
     /// # Errors
     /// What the server, or the client, says is wrong.
     pub fn read(&self, offset: u64, bytes: u32) -> Result<Vec<u8>, String> {
-        let segments = self.runtime.block_on(self.client.read(offset, bytes)).map_err(|error| error.to_string())?;
+        let segments = self.runtime.block_on(self.client.read_at(offset, bytes)).map_err(|error| error.to_string())?;
         Ok(segments.concat())
     }
 
@@ -63,7 +63,7 @@ impl NbdDisk {
             while parts.len() < PARTS && asked < self.bytes() {
                 let (client, offset) = (self.client.clone(), asked);
                 let bytes = PART_BYTES.min(self.bytes() - offset) as u32;
-                parts.push_back(self.runtime.spawn(async move { client.read(offset, bytes).await }));
+                parts.push_back(self.runtime.spawn(async move { client.read_at(offset, bytes).await }));
                 asked += u64::from(bytes);
             }
             let Some(part) = parts.pop_front() else { break };

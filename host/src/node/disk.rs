@@ -29,6 +29,8 @@ use tokio::time::{Instant, timeout_at};
 const CHUNKS_PER_THREAD: usize = 4;
 /// Leaf pages that one call of `extents` looks at: 256 MiB of image by default.
 const LEAVES_MAX: u32 = 16;
+/// How long `extents` waits for a leaf page: QEMU asks on behalf of guests' writes, and data is always a true answer.
+const EXTENTS_TIME: Duration = Duration::from_secs(1);
 /// How often a piece may turn out to be damaged on disk before the read fails.
 const LOSSES_MAX: u32 = 8;
 
@@ -271,6 +273,16 @@ impl SwarmDisk {
         Err(DiskError::failed(SwarmDiskError::Rotting { piece: piece.get() }))
     }
 
+    /// The leaf page; nothing if nobody has it to give soon.
+    async fn leaf_soon(&self, guest: GuestId, leaf: LeafIndex) -> Result<Option<Arc<LeafPage>>, DiskError> {
+        let deadline = self.deadline().min(Instant::now() + EXTENTS_TIME);
+        match self.leaf(guest, leaf, deadline).await {
+            Ok(page) => Ok(Some(page)),
+            Err(DiskError::TimedOut(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The chunks that overlap `offset..offset + bytes`; `bytes` is not 0 and the range within the image.
     fn range(&self, offset: u64, bytes: u64) -> RangeInclusive<u32> {
         let shift = self.store().geometry().chunk_shift();
@@ -317,18 +329,19 @@ impl Disk for SwarmDisk {
         if bytes == 0 || max == 0 {
             return Ok(extents);
         }
-        let (geometry, deadline) = (self.store().geometry(), self.deadline());
+        let geometry = self.store().geometry();
         let chunks = self.range(offset, bytes);
         let mut page: Option<Arc<LeafPage>> = None;
-        let mut leaves = 0;
+        let (mut current, mut leaves) = (None, 0);
         for chunk in chunks.filter_map(|index| geometry.chunk(index)) {
             let leaf = geometry.leaf_of(chunk);
-            if page.as_ref().is_none_or(|page| page.leaf() != leaf) {
-                leaves += 1;
-                if leaves > LEAVES_MAX {
+            if current != Some(leaf) {
+                // The first page is worth a wait, the others are looked at as far as they are here.
+                if leaves == LEAVES_MAX || (leaves > 0 && !self.store().holds(geometry.leaf_piece(leaf))) {
                     break;
                 }
-                page = Some(self.leaf(guest, leaf, deadline).await?);
+                (current, leaves) = (Some(leaf), leaves + 1);
+                page = self.leaf_soon(guest, leaf).await?;
             }
             let is_zero = page.as_ref().and_then(|page| page.entry(chunk)).is_some_and(|entry| entry.is_zero());
             let start = geometry.chunk_offset(chunk).max(offset);
