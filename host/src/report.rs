@@ -79,7 +79,11 @@ pub fn write_json(report: &impl Serialize, path: &Path) -> Result<(), ReportErro
 /// # Errors
 /// [`ReportError`] if the folder is missing, or the path that of a folder.
 pub fn check_writable(path: &Path) -> Result<(), ReportError> {
-    let checked = if path.is_dir() { Err(ErrorKind::IsADirectory.into()) } else { fs::metadata(folder_of(path)) };
+    let checked = match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Err(ErrorKind::IsADirectory.into()),
+        Ok(found) => Ok(found),
+        Err(_) => fs::metadata(folder_of(path)),
+    };
     checked.map(drop).map_err(|source| ReportError { path: path.to_owned(), source })
 }
 
@@ -95,11 +99,19 @@ pub(crate) fn without_path(error: io::Error) -> io::Error {
     }
 }
 
-/// Writes a file beside its place first, then renames it.
+/// Writes a file beside its place first, then renames it. A device or a pipe stays what it is, and is written to; so does a
+/// link, whose target is replaced.
 ///
 /// # Errors
 /// Those of the disk; a file that was there before is as it was.
 pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let place = fs::canonicalize(path);
+    let path = place.as_deref().unwrap_or(path);
+    if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        let mut out = fs::OpenOptions::new().write(true).open(path)?;
+        fill(&mut out)?;
+        return out.flush();
+    }
     let mut builder = tempfile::Builder::new();
     // Others may read a report, as with any file that the user makes: the umask decides.
     #[cfg(unix)]

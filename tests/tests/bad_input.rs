@@ -101,6 +101,7 @@ fn files_that_are_not_what_they_should_be() {
         (format!("pack {raw} {folder}"), "choose another name for the output"),
         (format!("pack {raw} {nowhere}"), "No such file or directory (os error 2); make room, or choose another name"),
         (format!("pack {raw} {raw}"), "is the image itself"),
+        (format!("pack {raw} /dev/null"), "it is no regular file"),
         (format!("pack {swarm} {out}"), "is packed already"),
         (format!("seed {missing}"), "cannot open"),
         (format!("seed {folder}"), "Is a directory"),
@@ -130,6 +131,7 @@ fn files_that_are_not_what_they_should_be() {
         (format!("profile build {trace} --image {swarm} -o {nowhere}"), "choose another -o"),
         (format!("profile show {raw}"), "this is no profile"),
         (format!("check {raw}"), "not a .swarm file"),
+        (format!("attach swarm://127.0.0.1:1/{} {nbd} --cache {raw}", fixture.id), "cannot make the cache"),
         (format!("check --cache {missing}"), "cannot list"),
     ] {
         refused(&fixture, &command, REST, says);

@@ -59,6 +59,15 @@ fn a_profile_is_built_offered_and_followed() {
     node.stop();
 
     let (swarm, profile) = (text(&fixture.swarm), fixture.text("boot.profile"));
+    // What is no file of its own stays what it is.
+    let (link, target) = (fixture.path("link"), fixture.path("target"));
+    fs::write(&target, "").unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    for out in ["/dev/stdout", &text(&link)] {
+        fixture.swarmdisk.succeed(["profile", "build", &trace, "--image", &swarm, "-o", out]);
+    }
+    assert!(link.is_symlink() && fs::metadata(&target).unwrap().len() > 0);
+    assert!(Path::new("/dev/stdout").is_symlink());
     let built = fixture.swarmdisk.succeed(["profile", "build", &trace, "--image", &swarm, "-o", &profile, "--json"]);
     let built = json(&built);
     assert_eq!((&built["image"], &built["runs"]), (&fixture.id.clone().into(), &1.into()));

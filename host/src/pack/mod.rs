@@ -150,7 +150,10 @@ pub fn pack(options: &PackOptions<'_>, progress: &dyn Fn(u64, u64)) -> Result<Pa
         return Err(PackError::Level(options.level));
     }
     let out_error = |source| PackError::Out { path: options.out.to_owned(), source };
-    let dir = match options.out.parent() {
+    // Through a link, which stays.
+    let place = options.out.canonicalize();
+    let out = place.as_deref().unwrap_or(options.out);
+    let dir = match out.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
     };
@@ -159,8 +162,10 @@ pub fn pack(options: &PackOptions<'_>, progress: &dyn Fn(u64, u64)) -> Result<Pa
     {
         return Err(PackError::SameFile { path: options.out.to_owned() });
     }
-    if options.out.is_dir() {
-        return Err(out_error(io::ErrorKind::IsADirectory.into()));
+    match out.metadata() {
+        Ok(found) if found.is_dir() => return Err(out_error(io::ErrorKind::IsADirectory.into())),
+        Ok(found) if !found.is_file() => return Err(out_error(io::Error::other("it is no regular file"))),
+        _ => {}
     }
     let image = Image::open(options.image, dir, options.cancel)?;
     let (image_bytes, chunk_shift) = (image.bytes(), options.chunk_shift);
@@ -181,7 +186,7 @@ pub fn pack(options: &PackOptions<'_>, progress: &dyn Fn(u64, u64)) -> Result<Pa
     })?;
     let (zero_chunk_count, payload_bytes) = (writer.zero_chunk_count, writer.payload_bytes);
     let (id, file_bytes) = writer.finish().map_err(out_error)?;
-    temp.persist(options.out).map_err(|error| out_error(error.error))?;
+    temp.persist(out).map_err(|error| out_error(error.error))?;
     #[cfg(unix)]
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(out_error)?;
     Ok(PackReport {
