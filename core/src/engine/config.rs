@@ -262,7 +262,7 @@ pub struct Stats {
     pub fetched_peer_bytes: u64,
     /// Bytes of bodies sent.
     pub uploaded_bytes: u64,
-    /// Bytes of bodies that were asked for before any guest wanted them, fills not counted.
+    /// Bytes of chunks that were asked for before any guest wanted them, fills and leaf pages not counted.
     pub prefetched_bytes: u64,
     /// Bytes of bodies that were of no use: duplicates, and late answers to what had been cancelled.
     pub discarded_bytes: u64,

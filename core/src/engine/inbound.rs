@@ -253,7 +253,8 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         let row = self.transfers.at_mut(slot);
         row.step = Step::Landing;
         row.bytes = data.bytes;
-        self.stats.prefetched_bytes += u64::from(if row.guessed { data.bytes } else { 0 });
+        let guess = row.guessed && matches!(self.geometry.kind(piece), Piece::Chunk(_));
+        self.stats.prefetched_bytes += u64::from(if guess { data.bytes } else { 0 });
         if row.class != Class::Demand || data.bytes > 0 {
             self.mean_bytes = (self.mean_bytes / 8 * 7 + data.bytes / 8).max(1024);
         }
