@@ -150,7 +150,8 @@ fn a_cache_is_one_process_s() {
     let (_seed, reference) = fixture.seed(&[]);
     let (_node, uri) = fixture.attach(&reference, "cache", &[]);
     let cache = fixture.text("cache");
-    let second = fixture.swarmdisk.run(["attach", &reference, "--nbd", "127.0.0.1:0", "--cache", &cache]);
+    let arguments = ["attach", &reference, "--nbd", "127.0.0.1:0", "--cache", &cache];
+    let second = fixture.swarmdisk.spawn(arguments).wait(DEADLINE);
     assert_eq!((second.status.code(), &*second.stdout), (Some(1), ""));
     assert!(second.stderr.contains("is in use by another process; end that one, or choose another --cache"));
     let check = fixture.swarmdisk.run(["check", "--cache", &cache]);
