@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use swarmdisk_core::format::manifest::ManifestView;
 use swarmdisk_core::format::superblock::Superblock;
 use swarmdisk_core::ids::{Address, Digest, NodeId};
-use swarmdisk_core::wire::{Farewell, Frame, HEAD_BYTES_MAX, Hello, LinkKind, Role, VERSION, encode, preface};
+use swarmdisk_core::wire::{
+    Farewell, Frame, HEAD_BYTES_MAX, Hello, LinkKind, Role, VERSION, VERSION_MIN, encode, preface,
+};
 use swarmdisk_tests::disk::NbdDisk;
 use swarmdisk_tests::fixture::{Fixture, text, wait_until};
 use swarmdisk_tests::images::{Numbers, flip};
@@ -320,7 +322,7 @@ fn peers_that_are_none() {
         (Numbers(1).bytes(4096), "does not speak the swarm's protocol but \""),
         (b"swarmdk\x09".to_vec(), "an unknown kind of swarm link"),
         (speaks(LinkKind::Encrypted, &Frame::Pong(1)), "wants encrypted links"),
-        (speaks(LinkKind::Plain, &Frame::Hello(hello(VERSION + 1, other))), "speaks another version"),
+        (speaks(LinkKind::Plain, &Frame::Hello(hello(VERSION_MIN - 1, other))), "speaks another version"),
         (speaks(LinkKind::Plain, &Frame::Bye(Farewell::Version)), "speaks another version"),
         (speaks(LinkKind::Plain, &Frame::Hello(hello(VERSION, other))), "does not serve that image"),
         (speaks(LinkKind::Plain, &Frame::Pong(1)), "broke the protocol"),
