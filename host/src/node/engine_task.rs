@@ -34,6 +34,8 @@ const ACTIONS_MAX: usize = 1024;
 const NAP_MIN: Duration = Duration::from_micros(100);
 /// Addresses that are complained of, each once.
 const COMPLAINTS_MAX: usize = 256;
+/// A disk that is nearly full takes short pieces and refuses long ones: it is well when none was refused for so long.
+const STORE_QUIET: Duration = Duration::from_secs(10);
 /// How long a shutdown waits for goodbyes to leave.
 const FAREWELL_MAX: Duration = Duration::from_millis(500);
 
@@ -97,7 +99,7 @@ pub(crate) async fn run(
         waiters: Waiters::default(),
         counters: Counters::default(),
         complained: HashSet::new(),
-        store_failing: false,
+        store_failed: None,
         manifest: Bytes::copy_from_slice(setup.pieces.store().manifest_bytes()),
         profile: setup.profile,
         pieces: setup.pieces,
@@ -146,8 +148,8 @@ pub(super) struct Task<'a> {
     pub(super) counters: Counters,
     /// Addresses that a line has been written about.
     complained: HashSet<SocketAddr>,
-    /// Whether the last piece could not be stored: said once.
-    store_failing: bool,
+    /// When a piece could last not be stored, until long after: said once.
+    store_failed: Option<HostInstant>,
     pub(super) manifest: Bytes,
     pub(super) profile: Bytes,
     pub(super) pieces: Arc<Pieces>,
@@ -466,7 +468,7 @@ impl Task<'_> {
         let body = self.take_slot(slot).map(|row| row.body);
         match outcome {
             Ok(zero_runs) => {
-                if std::mem::take(&mut self.store_failing) {
+                if self.store_failed.take_if(|at| at.elapsed() > STORE_QUIET).is_some() {
                     log::warn(format_args!("pieces are kept in the cache again"));
                 }
                 for (first, count) in zero_runs {
@@ -478,7 +480,7 @@ impl Task<'_> {
                 answer_all(self.waiters.take(piece), &Answer::Held);
             }
             Err(error) => {
-                if !std::mem::replace(&mut self.store_failing, true) {
+                if self.store_failed.replace(HostInstant::now()).is_none() {
                     log::warn(format_args!("what comes is not kept: {error}; guests are served all the same"));
                 }
                 self.on_store_failed(slot, piece, body);
