@@ -179,28 +179,21 @@ impl SwarmDisk {
         self.want(guest, piece, deadline).await
     }
 
-    /// Reads chunks that are held, a few on each thread; in order.
-    fn read_held(&self, chunks: &[ChunkIndex]) -> VecDeque<JoinHandle<Vec<Result<Bytes, StoreError>>>> {
+    /// Reads chunks that are held, a few on each thread; in order, with an entry for each: none for those that a thread
+    /// which ended early did not come to.
+    fn read_held(&self, chunks: &[ChunkIndex]) -> VecDeque<JoinHandle<Vec<HeldRead>>> {
         let start = |chunks: &[ChunkIndex]| {
             let (pieces, chunks) = (self.node.pieces().clone(), chunks.to_vec());
             tokio::spawn(async move {
                 let count = chunks.len();
-                let read = move |store: &Store| Ok(chunks.into_iter().map(|chunk| store.read_chunk(chunk)).collect());
-                pieces.blocking(read).await.unwrap_or_else(|error| {
-                    let mut failed: Vec<Result<Bytes, StoreError>> = Vec::with_capacity(count);
-                    failed.push(Err(error));
-                    failed
-                })
+                let read = |store: &Store| Ok(chunks.into_iter().map(|chunk| Some(store.read_chunk(chunk))).collect());
+                pieces.blocking(read).await.unwrap_or_else(|error| all_failed(error, count))
             })
         };
         chunks.chunks(CHUNKS_PER_THREAD).map(start).collect()
     }
 
-    async fn collect_held(
-        &self,
-        chunks: &[ChunkIndex],
-        deadline: Instant,
-    ) -> Result<VecDeque<Result<Bytes, StoreError>>, DiskError> {
+    async fn collect_held(&self, chunks: &[ChunkIndex], deadline: Instant) -> Result<VecDeque<HeldRead>, DiskError> {
         let mut done = VecDeque::with_capacity(chunks.len());
         for job in self.read_held(chunks) {
             let read = self.in_time(deadline, job).await?;
@@ -236,7 +229,7 @@ impl SwarmDisk {
                     continue;
                 }
                 Source::Wanted(want) => want,
-                Source::Held => match held.pop_front() {
+                Source::Held => match held.pop_front().flatten() {
                     Some(Ok(data)) => {
                         all.push(data);
                         continue;
@@ -357,6 +350,16 @@ impl Disk for SwarmDisk {
     }
 }
 
+/// What reading a held chunk came to.
+type HeldRead = Option<Result<Bytes, StoreError>>;
+
+/// As many entries as there were chunks, or else what others have read would be taken for these.
+fn all_failed(error: StoreError, count: usize) -> Vec<HeldRead> {
+    let mut failed = vec![Some(Err(error))];
+    failed.resize_with(count, || None);
+    failed
+}
+
 /// Where a chunk's bytes come from.
 enum Source {
     Data(Bytes),
@@ -389,5 +392,18 @@ impl Drop for Want {
             receiver.close();
             self.node.request(Request::Release { guest: self.guest, piece: self.piece });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_failed_leaves_no_chunk_without_an_entry() {
+        let source = std::io::Error::other("it panicked");
+        let failed = all_failed(StoreError::Io { action: "read", path: "x".into(), source }, CHUNKS_PER_THREAD);
+        assert_eq!(failed.len(), CHUNKS_PER_THREAD);
+        assert!(matches!(failed[0], Some(Err(_))) && failed[1..].iter().all(Option::is_none));
     }
 }
