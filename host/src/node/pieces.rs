@@ -2,7 +2,7 @@
 //!
 //! *Purpose*: what `Load` has read is sent by `Transmit` without a second read, and what has just come in is what others
 //! ask for next. *Invariants*: nothing here was not verified in this process.
-//! *Bounds*: [`RECENT_BYTES`] of payloads in memory; [`BLOCKING_MAX`] blocking threads at a time.
+//! *Bounds*: [`RECENT_BYTES`] of payloads and what keeps them in memory; [`BLOCKING_MAX`] blocking threads at a time.
 
 use crate::store::{Store, StoreError};
 use bytes::Bytes;
@@ -14,6 +14,9 @@ use tokio::sync::Semaphore;
 
 /// Payloads kept in memory: 16 MiB.
 pub(crate) const RECENT_BYTES: usize = 16 << 20;
+/// What a payload costs beside its bytes, about: without it a peer that asks for all chunks that are zeros, whose payloads
+/// have no bytes, would fill the memory.
+const ENTRY_BYTES: usize = 128;
 /// Threads that read, write, hash and decompress: enough to keep a disk busy.
 pub(crate) const BLOCKING_MAX: usize = 32;
 
@@ -34,8 +37,7 @@ struct Recent {
 impl Pieces {
     /// Over this store.
     pub fn new(store: Arc<Store>) -> Self {
-        let recent = Recent { payloads: LruCache::unbounded(), bytes: 0 };
-        Self { store, threads: Semaphore::new(BLOCKING_MAX), recent: Mutex::new(recent) }
+        Self { store, threads: Semaphore::new(BLOCKING_MAX), recent: Mutex::new(Recent::new()) }
     }
 
     /// The store itself.
@@ -81,18 +83,27 @@ impl Pieces {
 
     /// Keeps a payload, which has been verified, in memory for a while.
     pub fn remember(&self, piece: PieceIndex, payload: &Bytes) {
-        let mut recent = self.lock();
-        let old = recent.payloads.put(piece, payload.clone());
-        recent.bytes += payload.len();
-        recent.bytes -= old.map_or(0, |old| old.len());
-        while recent.bytes > RECENT_BYTES {
-            let Some((_, oldest)) = recent.payloads.pop_lru() else { break };
-            recent.bytes -= oldest.len();
-        }
+        self.lock().remember(piece, payload);
     }
 
     fn lock(&self) -> MutexGuard<'_, Recent> {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Recent {
+    fn new() -> Self {
+        Self { payloads: LruCache::unbounded(), bytes: 0 }
+    }
+
+    fn remember(&mut self, piece: PieceIndex, payload: &Bytes) {
+        let old = self.payloads.put(piece, payload.clone());
+        self.bytes += payload.len() + ENTRY_BYTES;
+        self.bytes -= old.map_or(0, |old| old.len() + ENTRY_BYTES);
+        while self.bytes > RECENT_BYTES {
+            let Some((_, oldest)) = self.payloads.pop_lru() else { break };
+            self.bytes -= oldest.len() + ENTRY_BYTES;
+        }
     }
 }
 
@@ -106,5 +117,21 @@ pub(crate) fn lost_by(store: &Store, piece: PieceIndex, error: &StoreError) -> V
             store.lost_with(piece)
         }
         _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use swarmdisk_core::geometry::Geometry;
+
+    #[test]
+    fn payloads_without_bytes_do_not_fill_the_memory() {
+        let geometry = Geometry::new(1 << 36, 16).unwrap();
+        let mut recent = Recent::new();
+        let pieces = (0..400_000).filter_map(|index| geometry.piece(index));
+        pieces.for_each(|piece| recent.remember(piece, &Bytes::new()));
+        assert_eq!(recent.payloads.len(), RECENT_BYTES / ENTRY_BYTES);
+        assert_eq!(recent.bytes, RECENT_BYTES);
     }
 }
