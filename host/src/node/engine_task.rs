@@ -449,9 +449,22 @@ impl Task<'_> {
     fn give_up_leaf(&mut self, piece: PieceIndex, error: &StoreError) {
         let geometry = self.pieces.store().geometry();
         let (StoreError::BadLeaf(_), Piece::Leaf(leaf)) = (error, geometry.kind(piece)) else { return };
-        let mut waiters = self.waiters.take_run(leaf.first_chunk(), geometry.leaf_chunk_count(leaf));
-        waiters.extend(self.waiters.take(piece));
-        answer_all(waiters, &Answer::Unusable(error.to_string()));
+        let chunks = leaf.first_chunk()..leaf.first_chunk() + geometry.leaf_chunk_count(leaf);
+        for piece in chunks.filter_map(|index| geometry.piece(index)).chain([piece]) {
+            answer_all(self.dismiss(piece), &Answer::Unusable(error.to_string()));
+        }
+    }
+
+    /// Takes out all who wait for the piece; the engine forgets that they want it.
+    fn dismiss(&mut self, piece: PieceIndex) -> Vec<Waiter> {
+        let waiters = self.waiters.take(piece);
+        let mut guests: Vec<GuestId> = waiters.iter().map(|waiter| waiter.guest).collect();
+        guests.sort_unstable();
+        guests.dedup();
+        for guest in guests {
+            self.tell_released(guest, piece);
+        }
+        waiters
     }
 
     fn count_leaf(&mut self, slot: SlotId, piece: PieceIndex) {
@@ -495,13 +508,7 @@ impl Task<'_> {
             return answer_all(self.waiters.take(piece), &Answer::Held);
         }
         self.tell(Event::StoreFailed { slot });
-        let late = self.waiters.take(piece);
-        let mut guests: Vec<GuestId> = late.iter().map(|waiter| waiter.guest).collect();
-        guests.sort_unstable();
-        guests.dedup();
-        for guest in guests {
-            self.tell_released(guest, piece);
-        }
+        let late = self.dismiss(piece);
         if let Some(body) = body {
             self.deliver(piece, body, late);
         }
