@@ -288,6 +288,34 @@ fn rot_is_found_on_the_first_read_and_not_passed_on() {
 }
 
 #[test]
+fn rot_after_the_first_read_is_not_taken_for_a_bad_image() {
+    let packed = packed(600);
+    let (origin, cache) = origin_and_cache(&packed);
+    let cache = cache.with_memory_bytes(0);
+    for piece in leaves_first(&origin) {
+        copy_piece(&origin, &cache, piece);
+    }
+    let piece = nonzero_chunk(&origin, 0);
+    let chunk = origin.geometry().chunk(piece.get()).unwrap();
+    assert_eq!(cache.read_chunk(chunk).unwrap(), origin.read_chunk(chunk).unwrap());
+    flip(cache.path(), origin.payload_range(piece).unwrap().0);
+    assert!(matches!(cache.read_chunk(chunk), Err(StoreError::Rotten(lost)) if lost == piece));
+    assert!(!cache.holds(piece));
+}
+
+#[test]
+fn a_cache_that_was_cut_off_asks_for_its_manifest() {
+    let packed = packed(600);
+    let (origin, cache) = origin_and_cache(&packed);
+    let (path, dir) = (cache.path().to_owned(), packed.dir.path().join("cache"));
+    drop(cache);
+    File::options().write(true).open(&path).unwrap().set_len(4100).unwrap();
+    assert_eq!(Store::find_cached_manifest(&dir, origin.image()).unwrap(), None);
+    assert!(!reopen(&packed, &origin).is_complete());
+    assert!(Store::find_cached_manifest(&dir, origin.image()).unwrap().is_some());
+}
+
+#[test]
 fn the_manifest_given_wins_over_a_damaged_cache() {
     let packed = packed(600);
     let (origin, cache) = origin_and_cache(&packed);

@@ -79,7 +79,7 @@ impl Store {
     }
 
     /// The manifest of `image` as the cache in `dir` has it, so that it can be attached with no network.
-    /// Nothing if there is no such cache, or its superblock or manifest is damaged: fetch the manifest then.
+    /// Nothing if there is no such cache, or its superblock or manifest is damaged or cut off: fetch the manifest then.
     ///
     /// # Errors
     /// [`StoreError::Io`] if the file cannot be read.
@@ -92,8 +92,9 @@ impl Store {
         };
         match read_head(&file, &path) {
             Ok((superblock, manifest)) if superblock.image == image => Ok(Some(manifest)),
-            Ok(_) | Err(StoreError::Superblock { .. } | StoreError::ManifestDamaged { .. }) => Ok(None),
-            Err(error) => Err(error),
+            Err(error @ StoreError::Io { .. }) => Err(error),
+            // Cut off, damaged, or of another image: it is made good once the manifest has come.
+            Ok(_) | Err(_) => Ok(None),
         }
     }
 

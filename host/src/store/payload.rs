@@ -149,8 +149,15 @@ impl Store {
         if entry.is_zero() {
             return Ok(zeros(self.geometry().chunk_len(chunk)));
         }
-        let payload = self.read_payload(self.geometry().chunk_piece(chunk))?;
-        self.decode_entry(chunk, &entry, payload)
+        let piece = self.geometry().chunk_piece(chunk);
+        let payload = self.read_payload(piece)?;
+        let decoded = self.decode_entry(chunk, &entry, payload.clone());
+        if decoded.is_err() && !Place::from(&entry).fits(&payload) {
+            // It was verified before, and has rotted since.
+            self.mark_lost(piece);
+            return Err(StoreError::Rotten(piece));
+        }
+        decoded
     }
 
     /// The chunk's bytes if they need no reading: they are in memory, or known to be all zeros. Never blocks.
