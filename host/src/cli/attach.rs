@@ -112,7 +112,8 @@ impl Session {
         let _ = self.server.await;
         self.node.shutdown().await;
         let trace = self.disk.finish();
-        if let (Some(path), Some(report)) = (&self.report, report) {
+        if let Some(path) = &self.report {
+            let report = report.ok_or_else(|| Failure::new("the node ended by itself: there is nothing to report"))?;
             write_json(&report, path)?;
         }
         Ok(trace?)
