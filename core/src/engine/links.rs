@@ -237,7 +237,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             self.peers.at_mut(index).pong = None;
             return self.transmit(now, index, &Frame::Pong(nonce), None, head);
         }
-        if row.blob.is_some() && !self.uplink_full() {
+        if row.blob.is_some() && !self.uplink_full(now) {
             return self.poll_blob(now, index, head);
         }
         if row.offers_sent == 0 {
@@ -380,8 +380,11 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         } else {
             Instant::NEVER
         };
+        let full = self.uplink_full(now);
         for index in 0..self.peers.len() {
             let row = self.peers.at(index);
+            // Then others may be served again.
+            next = if full && row.stalls_at() > now { next.min(row.stalls_at()) } else { next };
             if matches!(row.state, State::Greeting | State::Open) {
                 next = next.min(row.last_received + self.config.tuning.silence);
             }

@@ -183,7 +183,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             Event::PeerOpened { peer, credit_bytes } => self.on_opened(now, peer, credit_bytes),
             Event::PeerClosed { peer } => self.drop_peer(now, peer),
             Event::PeerWritable { peer, bytes } => {
-                let known = self.peers.sent(peer, bytes);
+                let known = self.peers.sent(now, peer, bytes);
                 self.count_stale(known);
             }
             Event::BodyLanded { slot } => self.on_landed(now, slot),

@@ -11,6 +11,9 @@ use crate::policy::Supply;
 use crate::time::{Duration, Instant};
 use crate::wire::{BlobRange, Farewell, Role};
 
+/// A peer that has taken nothing for so long does not keep others from being served.
+const STALLED: Duration = Duration::from_secs(1);
+
 /// How far a link has come.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub(super) enum State {
@@ -61,6 +64,8 @@ pub struct PeerRow {
     pub(super) credit_bytes: i64,
     /// Bytes handed over and not yet reported as sent.
     pub(super) unsent_bytes: u64,
+    /// When some of these last left, or the first of them was handed over.
+    pub(super) moved_at: Instant,
     /// Its requests that wait here.
     pub(super) uploads: u16,
     /// Of these, how many the host loads or has loaded.
@@ -107,6 +112,7 @@ impl PeerRow {
         blob: None,
         credit_bytes: 0,
         unsent_bytes: 0,
+        moved_at: Instant::ZERO,
         uploads: 0,
         loads: 0,
         last_served: Instant::ZERO,
@@ -128,6 +134,11 @@ impl PeerRow {
     /// Whether bytes can be handed over to the host for it.
     pub(super) fn takes_bytes(&self) -> bool {
         self.credit_bytes > 0
+    }
+
+    /// From when on the peer counts as one that does not take what it has asked for.
+    pub(super) fn stalls_at(&self) -> Instant {
+        if self.unsent_bytes == 0 { Instant::NEVER } else { self.moved_at + STALLED }
     }
 
     /// A body came `elapsed` after it was asked for, with `queued` others before it: the rate is what they took together.
@@ -238,9 +249,15 @@ impl<'a> Peers<'a> {
         self.unsent_bytes
     }
 
+    /// Of these, what was handed over for peers that take it.
+    pub(super) fn moving_bytes(&self, now: Instant) -> u64 {
+        self.rows.iter().filter(|row| now < row.stalls_at()).map(|row| row.unsent_bytes).sum()
+    }
+
     /// Notes that bytes were handed over for a peer.
     pub(super) fn handed_over(&mut self, now: Instant, index: usize, bytes: u32, ping: Duration) {
         let row = &mut self.rows[index];
+        row.moved_at = if row.unsent_bytes == 0 { now } else { row.moved_at };
         row.credit_bytes -= i64::from(bytes);
         row.unsent_bytes += u64::from(bytes);
         row.ping_due = row.ping_due.max(now + ping);
@@ -248,9 +265,10 @@ impl<'a> Peers<'a> {
     }
 
     /// Notes that bytes have left.
-    pub(super) fn sent(&mut self, peer: PeerId, bytes: u32) -> bool {
+    pub(super) fn sent(&mut self, now: Instant, peer: PeerId, bytes: u32) -> bool {
         let Some(row) = self.get_mut(peer) else { return false };
         let bytes = u64::from(bytes).min(row.unsent_bytes);
+        row.moved_at = now;
         row.credit_bytes += bytes as i64;
         row.unsent_bytes -= bytes;
         self.unsent_bytes -= bytes;

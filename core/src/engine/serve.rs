@@ -155,7 +155,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     /// Answers to send, the most urgent first; short ones before bodies.
     pub(super) fn poll_uploads(&mut self, now: Instant, head: &mut [u8]) -> Option<Action> {
         let mut best: Option<((Class, Instant, u64), usize)> = None;
-        let full = self.uplink_full();
+        let full = self.uplink_full(now);
         for index in 0..self.peers.len() {
             let link = *self.peers.at(index);
             if link.uploads == 0 || !link.is_open() || !link.takes_bytes() {
@@ -191,9 +191,11 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         }
     }
 
-    /// Whether as much as may be has been handed over and not yet sent.
-    pub(super) fn uplink_full(&self) -> bool {
-        self.peers.unsent_bytes() >= u64::from(self.config.unsent_bytes_max)
+    /// Whether as much as may be has been handed over and not yet sent. What waits for a peer that takes nothing is not in
+    /// the uplink's way.
+    pub(super) fn uplink_full(&self, now: Instant) -> bool {
+        let most = u64::from(self.config.unsent_bytes_max);
+        self.peers.unsent_bytes() >= most && self.peers.moving_bytes(now) >= most
     }
 
     /// Requests that wait for pieces that will not come after all are refused.

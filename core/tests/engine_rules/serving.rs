@@ -102,6 +102,21 @@ fn two_peers_are_served_in_turn() {
 }
 
 #[test]
+fn a_peer_that_takes_nothing_keeps_nobody_from_being_served() {
+    let mut hand = slow_holder();
+    let (stalled, other) = (hand.link(1, Role::Node), hand.link(2, Role::Node));
+    writable(&mut hand, &[stalled, other]);
+    hand.is_asked(stalled, 5, 1, Class::Demand).unwrap();
+    assert_eq!(serve(&mut hand), [(stalled, 5)]);
+    hand.is_asked(other, 6, 1, Class::Demand).unwrap();
+    assert_eq!(serve(&mut hand), []);
+    let deadline = hand.engine.deadline().unwrap();
+    hand.wait_micros(1_000_000);
+    assert!(deadline <= hand.time());
+    assert_eq!(serve(&mut hand), [(other, 6)]);
+}
+
+#[test]
 fn a_full_queue_answers_busy_but_takes_demand() {
     let mut hand = Hand::holding(0..PIECES, |config| config.tuning.queue = 4);
     let (first, second) = (hand.link(1, Role::Node), hand.link(2, Role::Node));
