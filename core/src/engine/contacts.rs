@@ -87,6 +87,11 @@ impl<'a> Contacts<'a> {
         }
     }
 
+    /// Whether this is the link to a seed that the operator named.
+    pub(super) fn leads_to_seed(&self, peer: PeerId) -> bool {
+        self.rows[..self.len].iter().any(|row| row.seed && row.link == Some(peer))
+    }
+
     /// Notes that two links lead to one node, and which of them stays: it stands for the addresses of both.
     pub(super) fn moved(&mut self, from: PeerId, to: PeerId) {
         for row in self.by_link(from) {

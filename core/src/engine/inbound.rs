@@ -118,6 +118,9 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
                 Landing::None
             }
             (_, Frame::Bye(farewell)) => return Err(PeerError::Bye(farewell)),
+            // It does not know yet that the link is being closed.
+            (State::Closing(..), _) if body_bytes > 0 => Landing::Discard { bytes: body_bytes },
+            (State::Closing(..), _) => Landing::None,
             _ => return Err(PeerError::Unexpected),
         };
         Ok(Received::Head { consumed, body })

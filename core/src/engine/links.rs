@@ -117,8 +117,13 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         self.contacts.answered(peer);
     }
 
-    /// Of two links to one node the one stays that the lesser name dialled; of two alike, the new one.
+    /// Of two links to one node the one stays that the lesser name dialled; of two alike, the new one. But a link to a seed
+    /// gives way only to another such, or else anybody who claims the seed's name could cut this node off: no seed dials.
     fn keeps_new(&self, new: PeerId, old: PeerId, node: NodeId) -> bool {
+        let (new_is_seed, old_is_seed) = (self.contacts.leads_to_seed(new), self.contacts.leads_to_seed(old));
+        if new_is_seed != old_is_seed {
+            return new_is_seed;
+        }
         let dialler = |peer: PeerId| if self.peers.at(peer.index()).inbound { node } else { self.config.node };
         dialler(new) <= dialler(old)
     }

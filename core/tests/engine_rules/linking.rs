@@ -4,7 +4,7 @@ use crate::hand::*;
 use swarmdisk_core::engine::{Action, Event, Landing, PeerError, Reason};
 use swarmdisk_core::ids::{Address, Digest, PeerId};
 use swarmdisk_core::time::Duration;
-use swarmdisk_core::wire::{self, ADDRESS_BYTES, Farewell, Frame, Hello, Role, WireError};
+use swarmdisk_core::wire::{self, ADDRESS_BYTES, Data, Farewell, Frame, Hello, Role, WireError};
 
 /// A frame of a kind that nobody knows.
 fn unknown(flags: u8, body_bytes: Option<u32>) -> Vec<u8> {
@@ -174,6 +174,38 @@ fn who_claims_a_seed_s_address_keeps_nobody_from_it() {
         _ => None,
     });
     assert_eq!(dialled, [listens(9), listens(8)]);
+}
+
+#[test]
+fn who_claims_a_seed_s_name_keeps_nobody_from_it() {
+    // The seed's name is less than this node's, or greater.
+    for seed in [9, 200] {
+        let mut hand = Hand::new(|_| {});
+        hand.tell(Event::ContactFound { address: listens(seed), seed: true });
+        let dials = hand.actions();
+        let [Action::Dial { peer, .. }] = dials[..] else { panic!("{dials:?}") };
+        let early = hand.link(seed, Role::Seed);
+        hand.tell(Event::PeerOpened { peer, credit_bytes: u32::MAX });
+        hand.hear(peer, Frame::Hello(hand.hello(seed, Role::Seed))).unwrap();
+        let late = hand.admit();
+        hand.hear(late, Frame::Hello(hand.hello(seed, Role::Seed))).unwrap();
+        let closed = hand.drain_for(|out| match out {
+            Out::Do(Action::Hangup { peer, .. }) => Some(peer),
+            _ => None,
+        });
+        assert_eq!(closed, [early, late]);
+    }
+}
+
+#[test]
+fn what_comes_on_a_link_that_is_being_closed_is_nobody_s_fault() {
+    let mut hand = Hand::new(|_| {});
+    let peer = hand.admit();
+    hand.hear(peer, Frame::Hello(hand.hello(100, Role::Node))).unwrap();
+    assert_eq!(hand.hear(peer, Frame::Ping(1)), Ok(Landing::None), "it has this node's own name");
+    let data = Frame::Data(Data { piece: 1, bytes: 100 });
+    assert_eq!(hand.hear(peer, data), Ok(Landing::Discard { bytes: 100 }));
+    assert!(matches!(hand.drain()[..], [.., Out::Do(Action::Hangup { reason: Reason::Duplicate, .. })]));
 }
 
 /// Two nodes; links between them carry frames in order, whole, at once.
