@@ -282,6 +282,18 @@ fn run_ends_as_its_command_does() {
 }
 
 #[test]
+fn run_passes_on_an_interrupt_that_its_command_does_not_get_by_itself() {
+    let fixture = Fixture::mixed(MIB, 13);
+    let report = fixture.text("report.json");
+    let arguments = ["run", &text(&fixture.swarm), "--report", &report, "--", "sh", "-c", "echo begun; exec sleep 60"];
+    let run = fixture.swarmdisk.spawn(arguments);
+    run.wait_for_line("begun");
+    run.signal(rustix::process::Signal::INT);
+    assert_eq!(run.wait(DEADLINE).status.code(), Some(128 + 15), "the command was asked to end");
+    assert_eq!(read_report(Path::new(&report)).guest_reads, 0);
+}
+
+#[test]
 fn a_read_fails_after_the_timeout_and_works_when_a_seed_is_back() {
     let fixture = Fixture::random(2 << 20, 11);
     let (seed, reference) = fixture.seed(&[]);

@@ -4,7 +4,7 @@ use super::args::Run;
 use super::attach::Session;
 use super::output::remark;
 use super::{Failure, signals};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IsTerminal};
 use std::process::{ExitCode, ExitStatus};
 use std::time::Instant;
 use tokio::process::Command;
@@ -41,8 +41,8 @@ pub(super) async fn run(args: Run, began: Instant) -> Result<ExitCode, Failure> 
     let status = tokio::select! {
         status = child.wait() => status,
         signal = &mut end => {
-            // Ctrl-C reaches the command by itself; a request to end it has to be passed on.
-            if signal != "SIGINT" {
+            // Ctrl-C at a terminal reaches the command by itself; all else has to be passed on.
+            if signal != "SIGINT" || !std::io::stdin().is_terminal() {
                 signals::ask_to_end(&child);
             }
             child.wait().await
