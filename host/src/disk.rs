@@ -5,6 +5,7 @@
 //! *Invariants*: segments and extents are in order, without gaps, and never empty. Dropping a read's future gives the
 //! read up. *Units*: bytes. *Bounds*: a read is at most `u32::MAX` bytes here; exports ask for at most 32 MiB.
 
+use crate::file::read_exact_at;
 use bytes::{Bytes, BytesMut};
 use std::error::Error;
 use std::fs::File;
@@ -267,29 +268,6 @@ fn file_extents(_file: &File, offset: u64, end: u64, max: usize) -> io::Result<V
         push_extent(&mut extents, Extent { bytes: end - offset, kind: ExtentKind::Data });
     }
     Ok(extents)
-}
-
-/// Fills `out` from `offset` on, without moving a cursor that others share.
-#[cfg(unix)]
-pub(crate) fn read_exact_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, out, offset)
-}
-
-/// Fills `out` from `offset` on.
-#[cfg(windows)]
-pub(crate) fn read_exact_at(file: &File, mut out: &mut [u8], mut offset: u64) -> io::Result<()> {
-    while !out.is_empty() {
-        match std::os::windows::fs::FileExt::seek_read(file, out, offset) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(more) => {
-                out = &mut out[more..];
-                offset += more as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

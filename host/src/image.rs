@@ -7,7 +7,7 @@
 //! Raw and qcow2 images are read in place. For the others `qemu-img` converts to a raw copy beside the output, which goes
 //! when the image is dropped.
 
-use crate::store::file::read_exact_at;
+use crate::file::read_exact_at;
 use imago::qcow2::Qcow2;
 use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder, Mapping};
 use std::fs::File;

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod demo;
 pub mod digest;
 pub mod disk;
+mod file;
 pub mod image;
 pub mod latency;
 pub mod log;

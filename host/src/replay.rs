@@ -9,7 +9,8 @@
 //! that sleeps in the operating system (some 60 µs late on Linux, and idle meanwhile: spinning would take the processor
 //! from the disk under test). By what a sleep was late, the next is shorter, so that the times add up.
 
-use crate::disk::{Disk, DiskError, FileDisk, FileDiskError, read_exact_at};
+use crate::disk::{Disk, DiskError, FileDisk, FileDiskError};
+use crate::file::read_exact_at;
 use crate::latency::{LatencyMicros, LatencyRecorder};
 use crate::nbd::address::AddressError;
 use crate::nbd::client::ClientError;

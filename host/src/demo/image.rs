@@ -7,9 +7,10 @@
 //! *Bounds*: some 220 MB on disk, a chunk in memory.
 
 use crate::digest::digest_of;
+use crate::file::write_all_at;
 use crate::pack::{PackError, PackOptions, pack};
 use crate::profile;
-use crate::store::{Store, StoreError, file::write_all_at};
+use crate::store::{Store, StoreError};
 use crate::trace::{Op, Trace};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -245,7 +246,7 @@ mod tests {
             } else {
                 expected.fill(0)
             }
-            crate::disk::read_exact_at(&image, &mut found, u64::from(chunk) << CHUNK_SHIFT_DEFAULT).unwrap();
+            crate::file::read_exact_at(&image, &mut found, u64::from(chunk) << CHUNK_SHIFT_DEFAULT).unwrap();
             assert!(found == expected, "{chunk}");
         }
         assert_eq!(image.metadata().unwrap().len(), IMAGE_BYTES);

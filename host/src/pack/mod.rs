@@ -8,9 +8,10 @@
 mod queue;
 
 use crate::digest::{digest_of, to_hex};
+use crate::file::write_all_at;
 use crate::image::{Image, ImageError};
 use crate::report::without_path;
-use crate::store::{file::write_all_at, write_head};
+use crate::store::write_head;
 use queue::Queue;
 use std::fs::File;
 use std::io;

@@ -3,7 +3,7 @@
 //! *Invariants*: a bit of the map is set only after the log has its record; the log has one writer, under a mutex.
 
 use super::error::StoreError;
-use super::file::write_all_at;
+use crate::file::write_all_at;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};

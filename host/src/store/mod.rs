@@ -14,7 +14,6 @@
 //! blocking threads. Any number of threads may use one store.
 
 mod error;
-pub(crate) mod file;
 mod held;
 mod leaves;
 mod memory;
@@ -157,7 +156,7 @@ impl Store {
         let Some(entry) = page.entry(chunk).filter(|entry| !entry.is_zero()) else { return Ok(0) };
         let _no_reader = self.eviction.write().unwrap_or_else(PoisonError::into_inner);
         self.mark_lost(piece);
-        file::punch_hole(&self.file, entry.offset, u64::from(entry.bytes));
+        crate::file::punch_hole(&self.file, entry.offset, u64::from(entry.bytes));
         Ok(entry.bytes)
     }
 

@@ -1,12 +1,12 @@
 //! Opening a store: a complete file, or a cache that may not be there yet, half there, or damaged.
 
 use super::error::StoreError;
-use super::file::{read_exact_at, write_all_at};
 use super::held::{AtomicMap, OldLog, open_log, read_log};
 use super::leaves::LeafCache;
 use super::memory::{BUDGET_BYTES_DEFAULT, ChunkCache};
 use super::{Log, Store};
 use crate::digest::{digest_of, to_hex};
+use crate::file::{read_exact_at, write_all_at};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,11 +1,11 @@
 //! Payloads in, payloads and chunks out.
 
 use super::error::StoreError;
-use super::file::{read_exact_at, write_all_at};
 use super::held::Change;
 use super::memory::zeros;
 use super::{LeafPage, Store};
 use crate::digest::digest_of;
+use crate::file::{read_exact_at, write_all_at};
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::io;
