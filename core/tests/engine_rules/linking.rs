@@ -124,7 +124,7 @@ fn an_empty_body_tells_nothing_of_the_rate() {
         hand.wants(chunk);
         hand.drain();
         hand.wait_micros(1000);
-        let data = wire::Data { piece: chunk, bytes };
+        let data = Data { piece: chunk, bytes };
         let Ok(Landing::Land { slot, .. }) = hand.hear(peer, Frame::Data(data)) else { panic!("it does not land") };
         hand.tell(Event::BodyLanded { slot });
         assert_eq!(hand.engine.peers().next().unwrap().bytes_per_sec, 60_000_000);
