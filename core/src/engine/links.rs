@@ -46,8 +46,13 @@ pub struct PeerStatus {
 }
 
 impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
-    /// A link has come in from `address`; `credit_bytes` may be sent at once. `None`: there is no room, close it.
+    /// A link has come in from `address`; `credit_bytes` may be sent at once. `None`: there is no room, close it. A node
+    /// keeps an eighth of its rows for links of its own, so that nobody can shut it off from its seed.
     pub fn admit(&mut self, now: Instant, address: Address, credit_bytes: u32) -> Option<PeerId> {
+        let kept = if self.config.role == Role::Node { self.peers.len() / 8 } else { 0 };
+        if self.peers.in_use() + kept >= self.peers.len() {
+            return None;
+        }
         self.wake();
         let peer = self.peers.take(State::Greeting)?;
         let row = self.peers.at_mut(peer.index());

@@ -364,3 +364,11 @@ fn a_link_to_oneself_is_closed_and_not_made_again() {
     hand.wait_micros(600_000_000);
     assert_eq!(hand.actions(), []);
 }
+
+#[test]
+fn strangers_cannot_take_the_last_rows_of_a_node() {
+    let mut hand = Hand::new(|_| {});
+    let rows = usize::from(swarmdisk_core::engine::Limits::NODE.peers);
+    let admitted = (0..rows).filter(|_| hand.engine.admit(hand.time(), listens(9), 1000).is_some()).count();
+    assert_eq!(admitted, rows - rows / 8);
+}

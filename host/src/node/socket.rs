@@ -76,7 +76,9 @@ pub enum LinkError {
         spoke: String,
     },
     /// The other side wants an encrypted link.
-    #[error("{address} wants encrypted links; give the swarm's key with --swarm-key")]
+    #[error(
+        "{address} wants encrypted links, which this version does not speak; reach it through a node that serves plain ones"
+    )]
     Encrypted {
         /// Who.
         address: SocketAddr,
