@@ -1,0 +1,2 @@
+//! Deterministic simulator of swarms.
+pub mod network;
