@@ -16,7 +16,7 @@ use swarmdisk_core::time::Instant;
 use swarmdisk_core::wire::{self, HEAD_BYTES_MAX};
 
 /// Most memory that an engine which is run again may have, in bytes.
-pub const MEMORY_BYTES_MAX: usize = 4 << 30;
+pub const MEMORY_BYTES_MAX: usize = 2 << 30;
 
 /// What was run again, every answer the same.
 #[derive(Debug, Default, Copy, Clone, PartialEq, Eq)]
