@@ -13,9 +13,10 @@ use crate::geometry::Geometry;
 use crate::ids::{Address, Digest, NodeId};
 use crate::time::Duration;
 use crate::wire::Role;
+use serde::{Deserialize, Serialize};
 
 /// How many of each thing an engine can keep.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Links at a time.
     pub peers: u16,
@@ -148,7 +149,7 @@ impl Storage<'_> {
 }
 
 /// A blob that this node can give to others.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offered {
     /// Its hash.
     pub digest: Digest,
@@ -157,7 +158,7 @@ pub struct Offered {
 }
 
 /// Whether to fetch what nobody has asked for, once there is nothing better to do.
-#[derive(Debug, Default, Copy, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Copy, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fill {
     /// Never.
     #[default]
@@ -168,8 +169,8 @@ pub enum Fill {
     Rate(u64),
 }
 
-/// Who this node is and how it shall behave.
-#[derive(Debug, Clone)]
+/// Who this node is and how it shall behave. Recordings hold it: a change raises their version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// Sizes of all tables.
     pub limits: Limits,
@@ -197,7 +198,7 @@ pub struct Config {
 }
 
 /// Numbers that rarely need a change; [`Tuning::DEFAULT`] gives the reasons.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tuning {
     /// Prefetches in flight at a time.
     pub prefetches: u16,

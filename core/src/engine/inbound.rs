@@ -11,6 +11,7 @@ use crate::ids::{PeerId, SlotId};
 use crate::policy::{Order, Predictor, Selector};
 use crate::time::{Duration, Instant};
 use crate::wire::{self, BlobRange, Class, Data, Decoded, Farewell, Frame, Hello, Map, Redirect, Role, Run, WireError};
+use serde::{Deserialize, Serialize};
 
 /// Longest pause that a peer's Busy is allowed to ask for.
 const BUSY_MAX: Duration = Duration::from_secs(5);
@@ -35,7 +36,7 @@ pub enum Received {
 }
 
 /// What follows a head on the link.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Landing {
     /// The next head.
     None,
@@ -55,7 +56,7 @@ pub enum Landing {
 
 /// What a peer did wrong. The peer's fault; nothing was consumed, and the link cannot go on: close it and report
 /// `PeerClosed`.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerError {
     /// Bytes that are no frame.
     Malformed(WireError),
