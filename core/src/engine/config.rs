@@ -6,8 +6,8 @@
 use super::announce::Change;
 use super::contacts::Contact;
 use super::demands::Demand;
-use super::peers::PeerRow;
-use super::transfers::Transfer;
+use super::peers::{PeerRow, Peers};
+use super::transfers::{Transfer, Transfers};
 use super::uploads::{Served, Upload};
 use crate::geometry::Geometry;
 use crate::ids::{Address, Digest, NodeId};
@@ -64,7 +64,7 @@ impl Limits {
 /// How much storage an engine needs, in elements.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub struct Footprint {
-    /// 64-bit words of bitmaps.
+    /// 64-bit words of bitmaps and of tournament trees.
     pub words: usize,
     /// Links.
     pub peers: usize,
@@ -82,15 +82,16 @@ pub struct Footprint {
     pub served: usize,
 }
 
-/// Bitmaps beside the one for each peer: held, in flight, guessed, touched.
+/// Bitmaps with a bit for each piece: held, in flight, guessed, touched.
 pub(crate) const OWN_BITMAPS: usize = 4;
 
 impl Footprint {
     /// What an engine for an image of this geometry with these limits needs.
     pub const fn of(geometry: Geometry, limits: Limits) -> Self {
-        let maps = if limits.maps { limits.peers as usize } else { 0 };
         Self {
-            words: geometry.bitmap_words() * (OWN_BITMAPS + maps),
+            words: geometry.bitmap_words() * OWN_BITMAPS
+                + Peers::words(geometry, limits)
+                + Transfers::words(limits.transfers as usize),
             peers: limits.peers as usize,
             transfers: limits.transfers as usize,
             uploads: limits.peers as usize * limits.requests_per_peer as usize,
@@ -117,7 +118,7 @@ impl Footprint {
 /// An engine's memory. Each slice at least as long as [`Footprint`] says; the contents do not matter.
 #[derive(Debug)]
 pub struct Storage<'a> {
-    /// Bitmaps.
+    /// Bitmaps and tournament trees.
     pub words: &'a mut [u64],
     /// Links.
     pub peers: &'a mut [PeerRow],
