@@ -1,5 +1,7 @@
 //! Deterministic simulator of swarms.
+pub mod bounds;
 pub mod model;
 pub mod network;
+pub mod outcome;
 pub mod scenario;
 pub mod world;
