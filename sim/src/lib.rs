@@ -1,5 +1,6 @@
 //! Deterministic simulator of swarms.
 pub mod bounds;
+pub mod cli;
 pub mod model;
 pub mod network;
 pub mod outcome;
