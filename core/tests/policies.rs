@@ -143,8 +143,12 @@ predictor_contract!(mixed_of_nothing, Mixed::default());
 struct Thirds;
 
 impl Supply for Thirds {
-    fn holders(&self, piece: PieceIndex) -> u16 {
-        if piece.get().is_multiple_of(3) { u16::MAX } else { 0 }
+    fn holders(&self, chunk: ChunkIndex) -> u16 {
+        if chunk.get().is_multiple_of(3) { u16::MAX } else { 0 }
+    }
+
+    fn owns(&self, _chunk: ChunkIndex) -> bool {
+        false
     }
 }
 

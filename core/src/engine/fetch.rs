@@ -6,6 +6,7 @@
 
 use super::event::Action;
 use super::hints::Hint;
+use super::stock::Stock;
 use super::transfers::{Step, WAITING};
 use super::{Engine, Fill, PeerRow};
 use crate::bitmap::{self, Bits};
@@ -340,7 +341,8 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     fn start_guess(&mut self, now: Instant) -> bool {
         let mut in_vain: heapless::Vec<(usize, Guess), TRIES_MAX> = heapless::Vec::new();
         while !in_vain.is_full() {
-            let Some(index) = self.order.pick(now, &self.forecast, &self.peers, &mut self.rng) else { return false };
+            let stock = Stock { peers: &self.peers, own: self.config.node };
+            let Some(index) = self.order.pick(now, &self.forecast, &stock, &mut self.rng) else { return false };
             if index >= self.forecast.len() {
                 return false;
             }
@@ -424,6 +426,8 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         let hint = self.hints.find(piece).copied();
         let spare_seeds = hint.is_some_and(|hint| now < hint.until);
         let promised = hint.filter(|_| spare_seeds).and_then(|hint| self.peers.by_node(hint.node));
+        // What a linked node holds is asked of nodes, unless a guest waits.
+        let ask_seeds = !spare_seeds && (class == Class::Demand || !self.is_held_by_node(piece));
         let mut candidates: heapless::Vec<Candidate, CANDIDATES_MAX> = heapless::Vec::new();
         let count = self.peers.len();
         let start = self.rng.below(count as u32) as usize;
@@ -441,7 +445,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             };
             let promised = promised.filter(|index| index / 64 == word).map_or(0, |index| 1 << (index % 64));
             let has = self.peers.holders.of_piece(piece.get(), word) | promised;
-            let mut bits = has & here & self.peers.askable(class, word, !spare_seeds);
+            let mut bits = has & here & self.peers.askable(class, word, ask_seeds);
             while bits != 0 && !candidates.is_full() {
                 let index = word * 64 + bits.trailing_zeros() as usize;
                 bits &= bits - 1;
@@ -452,6 +456,13 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         let want = Want { piece, class, bytes: self.mean_bytes };
         let chosen = candidates.get(self.selector.choose(now, want, &candidates, &mut self.rng)?)?;
         Some((chosen.peer, hint.is_some() && chosen.role == Role::Seed))
+    }
+
+    fn is_held_by_node(&self, piece: PieceIndex) -> bool {
+        match self.geometry.kind(piece) {
+            Piece::Chunk(chunk) => Stock { peers: &self.peers, own: self.config.node }.is_held(chunk),
+            Piece::Leaf(_) => false,
+        }
     }
 
     /// A peer that may be asked, unless it is busy or the one not to be asked.

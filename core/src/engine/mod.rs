@@ -29,6 +29,7 @@ mod links;
 mod peer;
 mod peers;
 mod serve;
+mod stock;
 mod transfers;
 mod uploads;
 

@@ -10,9 +10,8 @@ use super::config::{Limits, Tuning};
 use super::holders::Holders;
 use super::peer::{PeerRow, State};
 use crate::bitmap::{self, Bits};
-use crate::geometry::{Geometry, PieceIndex};
+use crate::geometry::Geometry;
 use crate::ids::{NodeId, PeerId};
-use crate::policy::Supply;
 use crate::time::{Duration, Instant};
 use crate::wire::{Class, Role};
 
@@ -393,6 +392,16 @@ impl<'a> Peers<'a> {
         self.open().find(|(_, row)| row.node == node).map(|(index, _)| index)
     }
 
+    /// Words of a bitmap with a bit for each row.
+    pub(super) fn row_words(&self) -> usize {
+        self.sets.open.len()
+    }
+
+    /// The rows of open links to nodes, a bit each, in this word.
+    pub(super) fn open_nodes(&self, word: usize) -> u64 {
+        self.sets.open[word] & !self.sets.seeds[word]
+    }
+
     /// Panics unless sums, sets and agendas say what the rows say. A row that is due may have become due for nothing.
     pub(super) fn check(&self) {
         let mut sums = Sums::default();
@@ -426,11 +435,4 @@ pub(super) fn split<const PARTS: usize>(words: &mut [u64]) -> [&mut [u64]; PARTS
     let each = words.len() / PARTS;
     let mut parts = words.chunks_exact_mut(each);
     core::array::from_fn(|_| parts.next().unwrap_or_default())
-}
-
-impl Supply for Peers<'_> {
-    fn holders(&self, piece: PieceIndex) -> u16 {
-        let nodes = |n: usize| self.holders.of_piece(piece.get(), n) & self.sets.open[n] & !self.sets.seeds[n];
-        (0..self.sets.open.len()).map(|n| nodes(n).count_ones() as u16).sum()
-    }
 }

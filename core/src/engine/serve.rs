@@ -21,6 +21,10 @@ const SERVED_FOR: Duration = Duration::from_secs(60);
 /// What a queued piece is taken to last, in milliseconds, when a peer is told when to ask again.
 const BUSY_MILLIS_EACH: u32 = 5;
 const BUSY_MILLIS_MAX: u32 = 500;
+/// Requests waiting at a seed above which it redirects whatever the asker says: else all would come at once, and wait.
+const SEED_QUEUE: u32 = 32;
+/// The same for what no guest waits for: a second copy only when there is nothing else to send.
+const SEED_QUEUE_BULK: u32 = 1;
 
 impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     /// A peer asks for pieces, or more urgently for some that it has asked for.
@@ -71,8 +75,9 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         let queued = self.peers.sums().uploads;
         if self.config.role == Role::Seed {
             let spare = request.class == Class::Demand && queued == 0;
+            let patience = if request.class == Class::Demand { SEED_QUEUE } else { SEED_QUEUE_BULK };
             return match self.redirect(now, index, piece) {
-                Some(answer) if !request.insist && !spare => answer,
+                Some(answer) if !spare && (!request.insist || queued >= patience) => answer,
                 _ => Answer::Queued,
             };
         }

@@ -10,7 +10,7 @@ mod selector;
 mod sequential;
 
 pub use mixed::Mixed;
-pub use order::{InOrder, WindowedRandom};
+pub use order::{InOrder, Owners, WindowedRandom};
 pub use profile::Profile;
 pub use selector::ExpectedCompletion;
 pub use sequential::{STREAMS_MAX, Sequential};
@@ -90,8 +90,10 @@ pub trait Predictor {
 
 /// Who has how much of what is to be fetched.
 pub trait Supply {
-    /// How many linked nodes, seeds not counted, hold the piece.
-    fn holders(&self, piece: PieceIndex) -> u16;
+    /// How many linked nodes, seeds not counted, hold the chunk.
+    fn holders(&self, chunk: ChunkIndex) -> u16;
+    /// Whether this node, of itself and the nodes that it is linked with, is the one that shall fetch the chunk from a seed.
+    fn owns(&self, chunk: ChunkIndex) -> bool;
 }
 
 /// Tells which guess is fetched next.

@@ -4,8 +4,9 @@
 //! from the seed and the rest from each other. *Bounds*: O(window).
 
 use super::{Guess, Order, Supply};
+use crate::geometry::ChunkIndex;
 use crate::rng::Rng;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 /// VMTorrent's order: a random one of the window (CoNEXT 2012, section 4); the head of the window in order, since it is
 /// about to be wanted.
@@ -40,5 +41,41 @@ pub struct InOrder;
 impl Order for InOrder {
     fn pick(&mut self, _now: Instant, window: &[Guess], _supply: &dyn Supply, _rng: &mut Rng) -> Option<usize> {
         (!window.is_empty()).then_some(0)
+    }
+}
+
+/// Each chunk has an owner among the nodes, drawn by rendezvous hashing, who alone fetches it from a seed; all others wait
+/// until a node that they are linked with holds it. Half of the picks take the soonest that can be had so, the others any of
+/// the window, so that nodes in lockstep have something to trade.
+///
+/// *Source* of the hashing: Thaler and Ravishankar, "Using name-based mappings to increase hit rates" (IEEE/ACM ToN 1998).
+#[derive(Debug, Default, Copy, Clone, PartialEq, Eq)]
+pub struct Owners {
+    /// The soonest guess at the last pick, and since when it has been that.
+    head: Option<(ChunkIndex, Instant)>,
+}
+
+/// An owner that has not fetched what is wanted next for so long is not waited for.
+const OWNER_PATIENCE: Duration = Duration::from_millis(300);
+/// So far ahead the soonest is looked for.
+const URGENT: usize = 32;
+/// Random places of the window that are tried for one that can be had.
+const PROBES: u32 = 24;
+
+impl Order for Owners {
+    fn pick(&mut self, now: Instant, window: &[Guess], supply: &dyn Supply, rng: &mut Rng) -> Option<usize> {
+        let soonest = window.first()?.chunk;
+        match self.head {
+            Some((chunk, since)) if chunk == soonest && now - since >= OWNER_PATIENCE => return Some(0),
+            Some((chunk, _)) if chunk == soonest => {}
+            _ => self.head = Some((soonest, now)),
+        }
+        let can_be_had = |guess: &Guess| supply.holders(guess.chunk) > 0 || supply.owns(guess.chunk);
+        if rng.below(2) == 0
+            && let Some(urgent) = window.iter().take(URGENT).position(can_be_had)
+        {
+            return Some(urgent);
+        }
+        (0..PROBES).map(|_| rng.below(window.len() as u32) as usize).find(|index| can_be_had(&window[*index]))
     }
 }

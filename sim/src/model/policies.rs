@@ -5,8 +5,8 @@ use swarmdisk_core::engine::Engine;
 use swarmdisk_core::format::profile::ProfileEntry;
 use swarmdisk_core::ids::PeerId;
 use swarmdisk_core::policy::{
-    Candidate, ExpectedCompletion, Guess, InOrder, Mixed, Order, Outcome, Profile, Selector, Sequential, Supply, Want,
-    WindowedRandom,
+    Candidate, ExpectedCompletion, Guess, InOrder, Mixed, Order, Outcome, Owners, Profile, Selector, Sequential,
+    Supply, Want, WindowedRandom,
 };
 use swarmdisk_core::rng::Rng;
 use swarmdisk_core::time::Instant;
@@ -21,6 +21,8 @@ pub enum AnyOrder {
     WindowedRandom(WindowedRandom),
     /// The soonest first.
     InOrder(InOrder),
+    /// Each chunk from a seed by its owner alone.
+    Owners(Owners),
 }
 
 impl Order for AnyOrder {
@@ -28,6 +30,7 @@ impl Order for AnyOrder {
         match self {
             Self::WindowedRandom(order) => order.pick(now, window, supply, rng),
             Self::InOrder(order) => order.pick(now, window, supply, rng),
+            Self::Owners(order) => order.pick(now, window, supply, rng),
         }
     }
 }
@@ -76,6 +79,7 @@ pub fn make<'a>(policy: &Policy, profile: &'a [ProfileEntry]) -> (Mixed<'a>, Any
             AnyOrder::WindowedRandom(WindowedRandom { soonest_every: policy.soonest_every })
         }
         scenario::Order::InOrder => AnyOrder::InOrder(InOrder),
+        scenario::Order::Owners => AnyOrder::Owners(Owners::default()),
     };
     let selector = match policy.selector {
         scenario::Selector::ExpectedCompletion => AnySelector::ExpectedCompletion(ExpectedCompletion),

@@ -25,6 +25,8 @@ pub enum Order {
     WindowedRandom,
     /// The soonest first.
     InOrder,
+    /// Each chunk from a seed by its owner alone, from others otherwise.
+    Owners,
 }
 
 /// The choice of peers.
