@@ -17,7 +17,7 @@ const fn need(gib: u64, chunk_kib: u32, limits: Limits) -> Footprint {
 const _: () = assert!(need(100, 64, Limits::NODE).bytes() <= TARGET_BYTES);
 
 fn main() {
-    println!("{:>9} {:>6} {:>6} {:>10} {:>10} {:>10}", "image", "chunk", "peers", "bitmaps", "tables", "in all");
+    println!("{:>9} {:>6} {:>6} {:>10} {:>10} {:>10}", "image", "chunk", "peers", "words", "tables", "in all");
     let node = Limits::NODE;
     let firmware = Limits { peers: 8, transfers: 16, demands: 32, contacts: 32, changes: 64, ..node };
     for (gib, chunk_kib, limits) in [
@@ -32,9 +32,9 @@ fn main() {
         (100, 64, Limits::SEED),
     ] {
         let need = need(gib, chunk_kib, limits);
-        let bitmaps = need.words * 8;
-        let (tables, all) = (kib(need.bytes() - bitmaps), kib(need.bytes()));
-        println!("{gib:>5} GiB {chunk_kib:>2} KiB {:>6} {:>10} {tables:>10} {all:>10}", limits.peers, kib(bitmaps));
+        let words = need.words * 8;
+        let (tables, all) = (kib(need.bytes() - words), kib(need.bytes()));
+        println!("{gib:>5} GiB {chunk_kib:>2} KiB {:>6} {:>10} {tables:>10} {all:>10}", limits.peers, kib(words));
     }
 }
 

@@ -510,3 +510,34 @@ fn put_back(window: &mut Forecast, removed: &[(usize, Guess)], mut gone: usize) 
 fn bitmap_get(words: &[u64], piece: PieceIndex) -> bool {
     words[(piece.get() / 64) as usize] >> (piece.get() % 64) & 1 == 1
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::Geometry;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Some guesses are tried in vain, one is started: what is left is the forecast without that one.
+        #[test]
+        fn guesses_that_were_tried_in_vain_are_put_back(
+            length in 1u32..30,
+            picks in prop::collection::vec(any::<u32>(), 1..9),
+        ) {
+            let geometry = Geometry::new(30 << 16, 16).unwrap();
+            let guess = |number| Guess { chunk: geometry.chunk(number).unwrap(), probability: 1 };
+            let mut window: Forecast = (0..length).map(guess).collect();
+            let (last, tried) = picks.split_last().unwrap();
+            let mut in_vain = std::vec![];
+            for pick in tried.iter().take(length as usize - 1) {
+                let index = *pick as usize % window.len();
+                in_vain.push((index, window.remove(index)));
+            }
+            let gone = *last as usize % window.len();
+            let started = window.remove(gone);
+            put_back(&mut window, &in_vain, gone);
+            let expected: Forecast = (0..length).map(guess).filter(|guess| *guess != started).collect();
+            prop_assert_eq!(window, expected);
+        }
+    }
+}

@@ -75,3 +75,50 @@ impl Hints {
         block.iter().position(|it| *it == piece).map(|at| number * BLOCK + at)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::Geometry;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+
+    proptest! {
+        /// Against the naive one: a queue that is searched from end to end.
+        #[test]
+        fn agrees_with_a_queue(
+            calls in prop::collection::vec((0u32..200, 0u64..50, prop::bool::weighted(0.2), any::<bool>()), 0..600),
+        ) {
+            let geometry = Geometry::new(200 << 16, 16).unwrap();
+            let mut hints = Hints::new();
+            let mut naive: VecDeque<(u32, Instant)> = VecDeque::new();
+            let mut now = 0;
+            for (number, ahead, expires, asks) in calls {
+                now += ahead / 10;
+                let (time, until) = (Instant::from_micros(now), Instant::from_micros(now + ahead));
+                let piece = geometry.piece(number).unwrap();
+                let known = naive.iter_mut().find(|(known, _)| *known == number);
+                match known {
+                    Some(old) if expires => old.1 = old.1.min(time),
+                    None if expires => {}
+                    Some(old) => old.1 = until,
+                    None => naive.push_back((number, until)),
+                }
+                if expires {
+                    hints.expire(piece, time);
+                } else {
+                    hints.add(Hint { piece: number, node: NodeId([0; 16]), until });
+                }
+                if naive.len() > HINTS_MAX {
+                    naive.pop_front();
+                }
+                let expected = naive.iter().find(|(known, _)| *known == number).map(|(_, until)| *until);
+                prop_assert_eq!(hints.find(piece).map(|hint| hint.until), expected);
+                if asks {
+                    let next = naive.iter().map(|(_, until)| *until).filter(|until| *until > time).min();
+                    prop_assert_eq!(hints.next_expiry(time), next.unwrap_or(Instant::NEVER));
+                }
+            }
+        }
+    }
+}

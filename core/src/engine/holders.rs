@@ -1,7 +1,7 @@
 //! Which peers hold which piece: for each piece a bit for each peer, so that whom to ask for a piece is seen at one glance.
 //!
-//! *Invariants*: the bits of a row that is not in use are clear. *Bounds*: as many bits a piece as there are links, rounded
-//! up to a power of two or to whole words; nothing at all without maps. A look-up costs O(links / 64), a note O(pieces).
+//! *Invariants*: the bits of a row that is not in use are clear. *Bounds*: as many bits a piece as there may be links;
+//! nothing at all without maps. A look-up costs O(links / 64), a note O(pieces).
 
 use super::config::Limits;
 use crate::geometry::Geometry;
@@ -11,43 +11,47 @@ use crate::geometry::Geometry;
 pub(super) struct Holders<'a> {
     words: &'a mut [u64],
     /// Bits a piece.
-    stride: usize,
+    peers: usize,
     pieces: u32,
 }
 
 impl<'a> Holders<'a> {
     /// Words for an image and so many links.
     pub const fn words(geometry: Geometry, limits: Limits) -> usize {
-        if limits.maps { (geometry.piece_count() as usize * stride(limits.peers)).div_ceil(64) } else { 0 }
+        if limits.maps { (geometry.piece_count() as usize * limits.peers as usize).div_ceil(64) } else { 0 }
     }
 
     /// Nobody is known to hold anything. `words` are as many as [`words`](Self::words) says.
     pub fn new(words: &'a mut [u64], geometry: Geometry, limits: Limits) -> Self {
         words.fill(0);
         let pieces = if limits.maps { geometry.piece_count() } else { 0 };
-        Self { words, stride: stride(limits.peers), pieces }
+        Self { words, peers: usize::from(limits.peers), pieces }
     }
 
     pub fn get(&self, peer_index: usize, piece: u32) -> bool {
-        let bit = piece as usize * self.stride + peer_index;
+        let bit = piece as usize * self.peers + peer_index;
         piece < self.pieces && self.words[bit / 64] >> (bit % 64) & 1 == 1
     }
 
-    /// The holders among peers `64 n .. 64 n + 64`, the first as the lowest bit.
+    /// The holders among peers `64 n .. 64 n + 64`, of which there is at least one; the first as the lowest bit.
     pub fn of_piece(&self, piece: u32, n: usize) -> u64 {
-        let bit = piece as usize * self.stride + 64 * n;
-        if piece >= self.pieces || 64 * n >= self.stride {
+        if piece >= self.pieces {
             return 0;
         }
-        let bits = self.words[bit / 64] >> (bit % 64);
-        if self.stride < 64 { bits & ((1 << self.stride) - 1) } else { bits }
+        let bit = piece as usize * self.peers + 64 * n;
+        let (word, shift) = (bit / 64, bit % 64);
+        let width = (self.peers - 64 * n).min(64);
+        let low = self.words[word] >> shift;
+        // A piece's bits may begin in one word and end in the next.
+        let high = if shift + width > 64 { self.words[word + 1] << (64 - shift) } else { 0 };
+        (low | high) & (u64::MAX >> (64 - width))
     }
 
     /// Notes that a peer holds, or does not hold, a run that lies within the image; says of how many pieces that was news.
     pub fn assign(&mut self, peer_index: usize, first: u32, count: u32, held: bool) -> u32 {
         let mut changed = 0;
         for piece in first..(first + count).min(self.pieces) {
-            let bit = piece as usize * self.stride + peer_index;
+            let bit = piece as usize * self.peers + peer_index;
             let word = &mut self.words[bit / 64];
             let new = *word & !(1 << (bit % 64)) | u64::from(held) << (bit % 64);
             changed += u32::from(*word != new);
@@ -60,10 +64,6 @@ impl<'a> Holders<'a> {
     pub fn count(&self) -> u64 {
         self.words.iter().map(|word| u64::from(word.count_ones())).sum()
     }
-}
-
-const fn stride(peers: u16) -> usize {
-    if peers <= 64 { (peers as usize).next_power_of_two() } else { (peers as usize).next_multiple_of(64) }
 }
 
 #[cfg(test)]
