@@ -8,7 +8,6 @@
 
 use crate::disk::{Disk, DiskError, Extent};
 use crate::latency::{LatencyMicros, LatencyRecorder};
-use crate::trace::{Op, Request};
 use bytes::Bytes;
 use std::fs::File;
 use std::io::{self, Write};
@@ -18,6 +17,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+use swarmdisk_common::trace::{Op, Request};
 use swarmdisk_core::ids::GuestId;
 
 /// A trace's file is at most so much behind.
@@ -237,7 +237,7 @@ impl Pending {
 mod tests {
     use super::*;
     use crate::disk::FileDisk;
-    use crate::trace::Trace;
+    use swarmdisk_common::trace::Trace;
 
     #[tokio::test]
     async fn reads_are_counted_and_traced() {

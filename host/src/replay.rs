@@ -1,9 +1,7 @@
 //! Replays a trace against a disk, as the guest that was recorded would have read it.
 //!
-//! *Purpose*: measures what a disk costs a guest, again and again, without the guest. *The model*: requests that began
-//! less than [`TOGETHER_MICROS`] after the one before are in flight together, at most [`GROUP_MAX`]; when all of a group
-//! have been answered, the guest thinks: the gap from the group's last recorded start to the next one's first, divided by
-//! the speed. Writes are left out, also in these times. *Units*: microseconds, bytes.
+//! *Purpose*: measures what a disk costs a guest, again and again, without the guest; [`swarmdisk_common::guest`] is the
+//! model of it. *Units*: microseconds, bytes.
 //!
 //! *How it waits*: tokio's timer is good to a millisecond, think times are shorter. So the replay has a thread of its own
 //! that sleeps in the operating system (some 60 µs late on Linux, and idle meanwhile: spinning would take the processor
@@ -15,28 +13,24 @@ use crate::latency::{LatencyMicros, LatencyRecorder};
 use crate::nbd::address::AddressError;
 use crate::nbd::client::ClientError;
 use crate::nbd::{NbdClient, NbdUri};
-use crate::trace::{Op, Request, Trace};
-use crate::units;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::File;
 use std::future::Future;
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
+use swarmdisk_common::guest::{Plan, PlanError, Speed};
+use swarmdisk_common::trace::{Request, Trace};
+use swarmdisk_common::units;
 use swarmdisk_core::ids::GuestId;
 use tokio::runtime::Handle;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Duration, Instant};
 
-/// Requests that began less than this after the one before are in flight together, in microseconds.
-pub const TOGETHER_MICROS: u64 = 200;
-/// Most requests in flight together.
-pub const GROUP_MAX: usize = 32;
 /// By at most this much is a sleep shortened because the one before was late: a guest whose host was busy for longer has
 /// lost that time.
 const CARRY_MAX: Duration = Duration::from_millis(1);
@@ -90,19 +84,8 @@ pub enum ReplayError {
     #[error("a speed of {0} is none; pass --speed with a positive number, as in 2 for half of the think time")]
     BadSpeed(f64),
     /// The trace is not of this disk.
-    #[error(
-        "request {number} of the trace reads {bytes} bytes at {offset}, but the disk ends at {image_bytes}; use the disk that was recorded"
-    )]
-    BeyondEnd {
-        /// Which, counted from 1, writes left out.
-        number: usize,
-        /// First byte.
-        offset: u64,
-        /// Length.
-        bytes: u32,
-        /// Size of the disk.
-        image_bytes: u64,
-    },
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     /// The disk failed; the replay ended there.
     #[error("the read of {bytes} bytes at {offset} failed: {source}")]
     Read {
@@ -165,64 +148,17 @@ pub async fn replay<D: Disk>(
     if options.writes {
         return Err(ReplayError::ReadOnly);
     }
-    let plan = Plan::new(trace, options.speed, disk.image_bytes())?;
+    let speed = Speed::new(options.speed).ok_or(ReplayError::BadSpeed(options.speed))?;
+    let plan = Plan::new(trace, disk.image_bytes())?;
     let verifier = options.verify.as_deref().map(Verifier::start).transpose()?;
     let checks = verifier.as_ref().map(|verifier| verifier.queue.clone());
     let runtime = Handle::current();
-    let ran = spawn_blocking(move || runtime.block_on(run(&plan, disk, ThreadSleep, checks))).await;
+    let ran = spawn_blocking(move || runtime.block_on(run(&plan, speed, disk, ThreadSleep, checks))).await;
     let mut report = ran.map_err(|error| ReplayError::Broken(error.into()))??;
     if let Some(verifier) = verifier {
         report.mismatches = verifier.finish().await?;
     }
     Ok(report)
-}
-
-/// What to read, and when.
-#[derive(Debug)]
-struct Plan {
-    reads: Vec<Request>,
-    groups: Vec<Range<usize>>,
-    speed: f64,
-}
-
-impl Plan {
-    fn new(trace: &Trace, speed: f64, image_bytes: u64) -> Result<Self, ReplayError> {
-        if !(speed.is_finite() && speed > 0.0) {
-            return Err(ReplayError::BadSpeed(speed));
-        }
-        let reads: Vec<Request> = trace.requests.iter().filter(|request| request.op == Op::Read).copied().collect();
-        let beyond = |read: &Request| read.offset.checked_add(read.bytes.into()).is_none_or(|end| end > image_bytes);
-        if let Some(index) = reads.iter().position(beyond) {
-            let Request { offset, bytes, .. } = reads[index];
-            return Err(ReplayError::BeyondEnd { number: index + 1, offset, bytes, image_bytes });
-        }
-        Ok(Self { groups: groups(&reads), reads, speed })
-    }
-
-    /// How long the guest thinks before the group with this index.
-    fn think_time(&self, group: usize) -> Duration {
-        let Some(before) = group.checked_sub(1) else { return Duration::ZERO };
-        let last = self.reads[self.groups[before].end - 1].micros;
-        let first = self.reads[self.groups[group].start].micros;
-        let micros = first.saturating_sub(last) as f64 / self.speed;
-        Duration::try_from_secs_f64(micros / 1e6).unwrap_or(Duration::MAX)
-    }
-}
-
-/// Runs of reads that are in flight together.
-fn groups(reads: &[Request]) -> Vec<Range<usize>> {
-    let mut groups = Vec::new();
-    let mut start = 0;
-    for next in 1..=reads.len() {
-        let together = next < reads.len()
-            && next - start < GROUP_MAX
-            && reads[next].micros.saturating_sub(reads[next - 1].micros) < TOGETHER_MICROS;
-        if !together {
-            groups.push(start..next);
-            start = next;
-        }
-    }
-    groups
 }
 
 /// How the guest's thinking passes: in tests, on a virtual clock.
@@ -243,6 +179,7 @@ type Check = (u64, Vec<Bytes>);
 
 async fn run<D: Disk>(
     plan: &Plan,
+    speed: Speed,
     disk: Arc<D>,
     sleep: impl Sleep,
     checks: Option<SyncSender<Check>>,
@@ -252,8 +189,8 @@ async fn run<D: Disk>(
     let mut answered = start;
     let mut late = Duration::ZERO;
     let mut ideal = Duration::ZERO;
-    for (index, group) in plan.groups.iter().enumerate() {
-        let think = plan.think_time(index);
+    for (index, group) in plan.groups().enumerate() {
+        let think = Duration::from_micros(plan.think_micros(index, speed));
         ideal = ideal.saturating_add(think);
         let due = answered + think.saturating_sub(late);
         late = late.saturating_sub(think);
@@ -262,7 +199,7 @@ async fn run<D: Disk>(
             sleep.sleep(due - now).await;
         }
         late = (late + due.elapsed()).min(CARRY_MAX);
-        let done = read_group(&plan.reads[group.clone()], &disk, &latency).await?;
+        let done = read_group(group, &disk, &latency).await?;
         answered = Instant::now();
         if let Some(checks) = &checks {
             // Should the queue be full, the think time that follows is counted from before the wait.
@@ -274,8 +211,8 @@ async fn run<D: Disk>(
         wall_micros: wall.as_micros() as u64,
         ideal_micros: ideal.as_micros() as u64,
         stall_micros: wall.saturating_sub(ideal).as_micros() as u64,
-        reads: plan.reads.len() as u64,
-        bytes: plan.reads.iter().map(|read| u64::from(read.bytes)).sum(),
+        reads: plan.reads().len() as u64,
+        bytes: plan.reads().iter().map(|read| u64::from(read.bytes)).sum(),
         read_latency_micros: latency.summary(),
         mismatches: 0,
     })

@@ -1,18 +1,15 @@
 //! What an attached disk did, for programs (JSON) and for people (one screen), and the clock of its stalls.
 //!
 //! *Purpose*: the report that `attach --report FILE` writes; the JSON names are an interface that others rely on.
-//! *Invariants*: a report on disk is whole: it is written beside its place and then renamed. *Units*: bytes of image
-//! where guests are concerned, bytes of chunks received for what was fetched, microseconds of wall time.
+//! *Units*: bytes of image where guests are concerned, bytes of chunks received for what was fetched, microseconds of wall
+//! time.
 
 use crate::latency::LatencyMicros;
-use crate::units::{Bytes, Micros};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::fs;
-use std::io::{self, ErrorKind, Write};
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use swarmdisk_common::units::{Bytes, Micros};
 
 /// What an attached disk did since the start of its process.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,78 +49,6 @@ pub struct FetchedBytes {
     pub origin: u64,
     /// From nodes that are themselves attached.
     pub peers: u64,
-}
-
-/// A report could not be written; a file that was there before is as it was.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot write the report to {}: {source}; choose another --report", path.display())]
-pub struct ReportError {
-    path: PathBuf,
-    source: io::Error,
-}
-
-/// Writes a report as JSON: beside its place first, then renamed.
-///
-/// # Errors
-/// [`ReportError`] if the folder is missing, full or not writable.
-pub fn write_json(report: &impl Serialize, path: &Path) -> Result<(), ReportError> {
-    write_whole(path, |out| {
-        serde_json::to_writer_pretty(&mut *out, report)?;
-        out.write_all(b"\n")
-    })
-    .map_err(|source| ReportError { path: path.to_owned(), source })
-}
-
-/// Says early that a report which is only written at the end cannot be.
-///
-/// # Errors
-/// [`ReportError`] if the folder is missing, or the path that of a folder.
-pub fn check_writable(path: &Path) -> Result<(), ReportError> {
-    let checked = match fs::metadata(path) {
-        Ok(found) if found.is_dir() => Err(ErrorKind::IsADirectory.into()),
-        Ok(found) => Ok(found),
-        Err(_) => fs::metadata(folder_of(path)),
-    };
-    checked.map(drop).map_err(|source| ReportError { path: path.to_owned(), source })
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Without the name of a temporary file, which says nothing to anybody.
-pub(crate) fn without_path(error: io::Error) -> io::Error {
-    match error.to_string().split_once(" at path \"") {
-        Some((what, _)) => io::Error::new(error.kind(), what),
-        None => error,
-    }
-}
-
-/// Writes a file beside its place first, then renames it. A device or a pipe stays what it is, and is written to; so does a
-/// link, whose target is replaced.
-///
-/// # Errors
-/// Those of the disk; a file that was there before is as it was.
-pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let place = fs::canonicalize(path);
-    let path = place.as_deref().unwrap_or(path);
-    if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
-        let mut out = fs::OpenOptions::new().write(true).open(path)?;
-        fill(&mut out)?;
-        return out.flush();
-    }
-    let mut builder = tempfile::Builder::new();
-    // Others may read a report, as with any file that the user makes: the umask decides.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.prefix(".swarmdisk-").tempfile_in(folder_of(path)).map_err(without_path)?;
-    let mut buffered = io::BufWriter::new(file.as_file_mut());
-    fill(&mut buffered)?;
-    buffered.flush()?;
-    drop(buffered);
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
 }
 
 impl fmt::Display for AttachReport {
@@ -257,20 +182,6 @@ mod tests {
         assert!(value["fetched_bytes"]["origin"].is_u64() && value["fetched_bytes"]["peers"].is_u64());
         let latency = &value["read_latency_micros"];
         assert!(latency["p50"].is_u64() && latency["p99"].is_u64() && latency["max"].is_u64());
-    }
-
-    #[test]
-    fn a_report_replaces_the_one_before() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("report.json");
-        for reads in [1, 2] {
-            let report = AttachReport { guest_reads: reads, ..Default::default() };
-            write_json(&report, &path).unwrap();
-            assert_eq!(serde_json::from_slice::<AttachReport>(&fs::read(&path).unwrap()).unwrap(), report);
-        }
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
-        let error = write_json(&1, &folder.path().join("missing/report.json")).unwrap_err().to_string();
-        assert!(error.contains("choose another --report") && !error.contains('\n'), "{error}");
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use crate::node::Prefetch;
 use crate::reference::is_host_and_port;
-use crate::units::{parse_rate, parse_size, parse_time};
 use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+use swarmdisk_common::units::{parse_rate, parse_size, parse_time};
 use swarmdisk_core::engine::Fill;
 
 /// Boots any VM from a swarm: a block device whose bytes come from peers, in the order the guest will need them.

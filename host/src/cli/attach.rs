@@ -10,7 +10,7 @@ use crate::node::{
 };
 use crate::observed::Observed;
 use crate::reference::Reference;
-use crate::report::{AttachReport, FetchedBytes, check_writable, write_json};
+use crate::report::{AttachReport, FetchedBytes};
 use crate::status::{Status, StatusServer};
 use crate::store::Store;
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use swarmdisk_common::file::{check_writable, write_json};
 use swarmdisk_core::format::profile::ProfileView;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;

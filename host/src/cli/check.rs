@@ -1,14 +1,15 @@
 //! `swarmdisk check`.
 
 use super::args::Check;
-use super::output::{remark, say};
+use super::output::say;
 use super::{Failure, signals};
 use crate::check::{CheckReport, check_cache, check_file};
 use crate::digest::to_hex;
-use crate::progress::Progress;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering::Relaxed;
+use swarmdisk_common::output::remark;
+use swarmdisk_common::progress::Progress;
 
 pub(super) fn run(args: &Check) -> Result<ExitCode, Failure> {
     let cancel = signals::flag_on_interrupt();

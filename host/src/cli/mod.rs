@@ -15,7 +15,6 @@ mod run;
 mod seed;
 pub(crate) mod signals;
 mod status;
-mod usage;
 
 pub use args::Demo as DemoArgs;
 pub use failure::Failure;
@@ -24,6 +23,8 @@ use args::{Args, Command};
 use clap::Parser;
 use std::process::ExitCode;
 use std::time::Instant;
+use swarmdisk_common::output::remark;
+use swarmdisk_common::usage;
 
 /// Runs the command that the process's arguments name.
 pub fn main() -> ExitCode {
@@ -31,7 +32,7 @@ pub fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     let args = match Args::try_parse_from(&arguments) {
         Ok(args) => args,
-        Err(error) => return usage::tell(&error, &arguments),
+        Err(error) => return usage::tell::<Args>(&error, &arguments),
     };
     let outcome = match args.command {
         Command::Pack(args) => pack::run(&args),
@@ -46,7 +47,7 @@ pub fn main() -> ExitCode {
     };
     outcome.unwrap_or_else(|failure| {
         if let Some(message) = failure.message() {
-            output::remark(format_args!("swarmdisk: {message}"));
+            remark(format_args!("swarmdisk: {message}"));
         }
         failure.exit_code()
     })

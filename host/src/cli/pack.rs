@@ -1,14 +1,15 @@
 //! `swarmdisk pack`.
 
 use super::args::{CodecName, Pack};
-use super::output::{remark, say};
+use super::output::say;
 use super::{Failure, signals};
 use crate::digest::to_hex;
 use crate::pack::{PackOptions, pack};
-use crate::progress::Progress;
-use crate::units::Bytes;
 use serde_json::json;
 use std::process::ExitCode;
+use swarmdisk_common::output::remark;
+use swarmdisk_common::progress::Progress;
+use swarmdisk_common::units::Bytes;
 use swarmdisk_core::format::manifest::Codec;
 
 pub(super) fn run(args: &Pack) -> Result<ExitCode, Failure> {

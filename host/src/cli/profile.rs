@@ -2,18 +2,19 @@
 
 use super::Failure;
 use super::args::{Profile, ProfileCommand};
-use super::output::{remark, say};
+use super::output::say;
 use crate::digest::to_hex;
 use crate::profile::build;
-use crate::report::write_whole;
 use crate::store::Store;
-use crate::trace::Trace;
-use crate::units::{Bytes, Micros};
 use serde_json::json;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use swarmdisk_common::file::write_whole;
+use swarmdisk_common::output::remark;
+use swarmdisk_common::trace::Trace;
+use swarmdisk_common::units::{Bytes, Micros};
 use swarmdisk_core::format::profile::ProfileView;
 use swarmdisk_core::geometry::{CHUNK_SHIFT_MIN, Geometry};
 

@@ -4,11 +4,11 @@ use super::args::Replay;
 use super::output::say;
 use super::{Failure, signals};
 use crate::replay::{ReplayOptions, replay_target};
-use crate::report::{check_writable, write_json};
-use crate::trace::Trace;
 use std::fs::File;
 use std::io::BufReader;
 use std::process::ExitCode;
+use swarmdisk_common::file::{check_writable, write_json};
+use swarmdisk_common::trace::Trace;
 
 pub(super) async fn run(args: Replay) -> Result<ExitCode, Failure> {
     if !(args.speed.is_finite() && args.speed > 0.0) {

@@ -2,11 +2,11 @@
 
 use super::args::Run;
 use super::attach::Session;
-use super::output::remark;
 use super::{Failure, signals};
 use std::io::{ErrorKind, IsTerminal};
 use std::process::{ExitCode, ExitStatus};
 use std::time::Instant;
+use swarmdisk_common::output::remark;
 use tokio::process::Command;
 
 /// What stands for the disk in the command.

@@ -4,9 +4,9 @@ use super::Failure;
 use super::args::Status as StatusArgs;
 use super::output::say;
 use crate::status::{Status, find_all};
-use crate::units::{Bytes, BytesPerSecond, Micros};
 use comfy_table::{Table, presets::NOTHING};
 use std::process::ExitCode;
+use swarmdisk_common::units::{Bytes, BytesPerSecond, Micros};
 
 pub(super) async fn run(args: StatusArgs) -> Result<ExitCode, Failure> {
     let found = find_all().await;

@@ -7,11 +7,11 @@
 use super::family::Family;
 use crate::cli::Failure;
 use crate::pack::{PackOptions, pack};
-use crate::progress::Progress;
 use etcetera::{BaseStrategy, choose_base_strategy};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use swarmdisk_common::progress::Progress;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use tokio::task::spawn_blocking;

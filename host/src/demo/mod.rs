@@ -16,7 +16,6 @@ mod vm;
 mod ways;
 
 use crate::cli::{DemoArgs, Failure, on_runtime, signals};
-use crate::units::Micros;
 use family::Family;
 use image::{DemoImage, MakeError};
 use indicatif::ProgressBar;
@@ -27,6 +26,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+use swarmdisk_common::units::Micros;
 use tokio::task::spawn_blocking;
 use ways::{Setting, WayReport};
 
@@ -115,8 +115,8 @@ fn interrupted() -> Failure {
 
 fn make_image(
     folder: &Path,
-    replayed: &crate::trace::Trace,
-    profiled: crate::trace::Trace,
+    replayed: &swarmdisk_common::trace::Trace,
+    profiled: swarmdisk_common::trace::Trace,
     cancel: &AtomicBool,
 ) -> Result<DemoImage, MakeError> {
     let step = Step::begin("making an image to boot");

@@ -53,8 +53,8 @@ async fn groups_wait_for_their_last_answer_and_then_think() {
     let disk = SlowDisk::new();
     // Two together, a write that counts for nothing, one after 20 ms, one after 50 ms more.
     let text = "0 R 10 1\n199 R 30 1\n10000 W 0 1\n20199 R 5 1\n70199 R 0 1\n";
-    let plan = Plan::new(&trace(text), 1.0, disk.image_bytes()).unwrap();
-    let report = run(&plan, Arc::clone(&disk), VirtualSleep, None).await.unwrap();
+    let plan = Plan::new(&trace(text), disk.image_bytes()).unwrap();
+    let report = run(&plan, Speed::REAL, Arc::clone(&disk), VirtualSleep, None).await.unwrap();
     // Both at 0; done at 30 ms; next at 50 ms, done at 55 ms; next at 105 ms.
     assert_eq!(*disk.began.lock().unwrap(), [(0, 10), (0, 30), (50_000, 5), (105_000, 0)]);
     assert_eq!((report.wall_micros, report.ideal_micros, report.stall_micros), (105_000, 70_000, 35_000));
@@ -64,20 +64,9 @@ async fn groups_wait_for_their_last_answer_and_then_think() {
 #[tokio::test(start_paused = true)]
 async fn speed_divides_think_times() {
     let disk = SlowDisk::new();
-    let plan = Plan::new(&trace("0 R 0 1\n40000 R 0 1\n"), 4.0, disk.image_bytes()).unwrap();
-    let report = run(&plan, disk, VirtualSleep, None).await.unwrap();
+    let plan = Plan::new(&trace("0 R 0 1\n40000 R 0 1\n"), disk.image_bytes()).unwrap();
+    let report = run(&plan, Speed::new(4.0).unwrap(), disk, VirtualSleep, None).await.unwrap();
     assert_eq!((report.wall_micros, report.ideal_micros), (10_000, 10_000));
-}
-
-#[test]
-fn groups_by_distance_and_size() {
-    let reads = |micros: &[u64]| -> Vec<Request> {
-        micros.iter().map(|&micros| Request { micros, op: Op::Read, offset: 0, bytes: 1 }).collect()
-    };
-    assert_eq!(groups(&reads(&[])), []);
-    // A chain may be longer than 200 µs in all.
-    assert_eq!(groups(&reads(&[0, 199, 398, 598, 798])), [0..3, 3..4, 4..5]);
-    assert_eq!(groups(&reads(&[7; 70])), [0..32, 32..64, 64..70]);
 }
 
 #[tokio::test]

@@ -1,0 +1,3 @@
+//! Deterministic simulator of swarms.
+pub mod network;
+pub mod scenario;

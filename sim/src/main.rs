@@ -1,0 +1,2 @@
+//! The `swarmdisk-sim` command.
+fn main() {}
