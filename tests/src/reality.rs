@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 
 use rustix::param::clock_ticks_per_second;
 use serde::{Deserialize, Serialize};
+use swarmdisk_common::trace::Trace;
 use swarmdisk_host::demo::image::{self, DemoImage};
 use swarmdisk_host::replay::ReplayReport;
-use swarmdisk_host::trace::Trace;
 use tempfile::TempDir;
 
 use crate::fixture::{read_report, text};
