@@ -1,3 +1,5 @@
 //! Deterministic simulator of swarms.
+pub mod model;
 pub mod network;
 pub mod scenario;
+pub mod world;

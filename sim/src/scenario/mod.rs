@@ -398,8 +398,10 @@ impl Default for Host {
 pub enum FaultKind {
     /// All seeds cannot be reached.
     SeedOutage,
-    /// A node's process dies and comes back; unsynced writes may be torn.
+    /// A node's machine loses its power: it says nothing, unsynced writes may be torn; after `for` it is back.
     Crash,
+    /// A node's process is killed: its links are reset, nothing is torn; after `for` it is back.
+    Kill,
     /// A part of the nodes cannot reach the others.
     Partition,
     /// A node's links are slower, by `factor`.
@@ -410,6 +412,8 @@ pub enum FaultKind {
     Corrupt,
     /// Connections of a node break.
     Disconnect,
+    /// A node learns second addresses of those that it is linked with, and links with them twice.
+    Rename,
     /// A node's clock jumps ahead by `by`.
     ClockStep,
     /// A node's disk takes no more.

@@ -1,0 +1,85 @@
+//! The policies that a scenario can name, each behind the core's traits.
+
+use crate::scenario::{self, Policy, Prefetch};
+use swarmdisk_core::engine::Engine;
+use swarmdisk_core::format::profile::ProfileEntry;
+use swarmdisk_core::ids::PeerId;
+use swarmdisk_core::policy::{
+    Candidate, ExpectedCompletion, Guess, InOrder, Mixed, Order, Outcome, Profile, Selector, Sequential, Supply, Want,
+    WindowedRandom,
+};
+use swarmdisk_core::rng::Rng;
+use swarmdisk_core::time::Instant;
+
+/// The engine with any of them.
+pub type SimEngine<'a> = Engine<'a, Mixed<'a>, AnyOrder, AnySelector>;
+
+/// An order of prefetching.
+#[derive(Debug, Copy, Clone)]
+pub enum AnyOrder {
+    /// At random in a window.
+    WindowedRandom(WindowedRandom),
+    /// The soonest first.
+    InOrder(InOrder),
+}
+
+impl Order for AnyOrder {
+    fn pick(&mut self, now: Instant, window: &[Guess], supply: &dyn Supply, rng: &mut Rng) -> Option<usize> {
+        match self {
+            Self::WindowedRandom(order) => order.pick(now, window, supply, rng),
+            Self::InOrder(order) => order.pick(now, window, supply, rng),
+        }
+    }
+}
+
+/// A choice of peers.
+#[derive(Debug, Copy, Clone)]
+pub enum AnySelector {
+    /// Who is expected to deliver first.
+    ExpectedCompletion(ExpectedCompletion),
+    /// Anybody: what others are compared with.
+    Random,
+}
+
+impl Selector for AnySelector {
+    fn choose(&mut self, now: Instant, want: Want, candidates: &[Candidate], rng: &mut Rng) -> Option<usize> {
+        match self {
+            Self::ExpectedCompletion(selector) => selector.choose(now, want, candidates, rng),
+            Self::Random if candidates.is_empty() => None,
+            Self::Random => Some(rng.below(candidates.len() as u32) as usize),
+        }
+    }
+
+    fn observe(&mut self, now: Instant, peer: PeerId, outcome: Outcome) {
+        if let Self::ExpectedCompletion(selector) = self {
+            selector.observe(now, peer, outcome);
+        }
+    }
+
+    fn forget(&mut self, peer: PeerId) {
+        if let Self::ExpectedCompletion(selector) = self {
+            selector.forget(peer);
+        }
+    }
+}
+
+/// A node's policies.
+pub fn make<'a>(policy: &Policy, profile: &'a [ProfileEntry]) -> (Mixed<'a>, AnyOrder, AnySelector) {
+    let by_profile = matches!(policy.prefetch, Prefetch::Profile | Prefetch::Auto) && !profile.is_empty();
+    let by_sequence = matches!(policy.prefetch, Prefetch::Sequential | Prefetch::Auto);
+    let predictor = Mixed {
+        profile: by_profile.then(|| Profile::new(profile, policy.window as usize)),
+        sequential: by_sequence.then(|| Sequential::new(policy.ahead)),
+    };
+    let order = match policy.order {
+        scenario::Order::WindowedRandom => {
+            AnyOrder::WindowedRandom(WindowedRandom { soonest_every: policy.soonest_every })
+        }
+        scenario::Order::InOrder => AnyOrder::InOrder(InOrder),
+    };
+    let selector = match policy.selector {
+        scenario::Selector::ExpectedCompletion => AnySelector::ExpectedCompletion(ExpectedCompletion),
+        scenario::Selector::Random => AnySelector::Random,
+    };
+    (predictor, order, selector)
+}

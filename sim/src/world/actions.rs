@@ -1,0 +1,128 @@
+//! What engines ask for, carried out as a host would.
+
+use super::node::node_at;
+use super::queue::What;
+use super::{Observation, Watch, World};
+use crate::model::Content;
+use swarmdisk_core::engine::{Action, Body, Event, Verdict};
+use swarmdisk_core::geometry::Piece;
+use swarmdisk_core::ids::{SlotId, UploadId};
+
+impl<W: Watch> World<'_, W> {
+    pub(super) fn act(&mut self, node: usize, action: Action) {
+        let life = self.nodes[node].life;
+        let (number, host) = (node as u32, &self.setup.scenario.host);
+        match action {
+            Action::Dial { peer, address } => {
+                self.note(20, node, node_at(address) as u64);
+                self.dial(node, peer, node_at(address));
+            }
+            Action::Hangup { peer, .. } => {
+                self.note(21, node, peer.index() as u64);
+                self.hang_up(node, peer);
+            }
+            Action::Transmit { peer, head_bytes, body } => {
+                let head: Box<[u8]> = self.head[..usize::from(head_bytes)].into();
+                let hash = head.iter().fold(0u64, |hash, byte| hash.rotate_left(7) ^ u64::from(*byte));
+                self.note(22, node, hash);
+                let body = body.map(|body| match body {
+                    Body::Piece(piece) => (piece.get(), self.piece_bytes(node, piece.get())),
+                    // Nobody asks: nodes have the blobs before their engines start.
+                    Body::Blob { bytes, .. } => (u32::MAX, bytes),
+                });
+                self.transmit(node, peer, head, body);
+            }
+            Action::Load { upload, piece } => {
+                self.note(23, node, piece.get().into());
+                let what = What::Loaded { node: number, life, upload, piece: piece.get() };
+                self.queue.push(self.now + host.load.0, what);
+            }
+            Action::Verify { slot, piece } => {
+                self.note(24, node, piece.get().into());
+                self.queue.push(self.now + host.verify.0, What::Verified { node: number, life, slot });
+            }
+            Action::Deliver { slot, piece } => {
+                self.note(25, node, piece.get().into());
+                let is_genuine = self.nodes[node].slots[slot.index()];
+                self.guest_gets(node, piece.get(), is_genuine);
+            }
+            Action::Store { slot, piece } => {
+                self.note(26, node, piece.get().into());
+                let what = What::Stored { node: number, life, slot, piece: piece.get() };
+                self.queue.push(self.now + host.store.0, what);
+            }
+            Action::Abandon { slot } => self.note(27, node, slot.index() as u64),
+            // The core's actions are matched above; a new one needs a new arm here.
+            other => unreachable!("an action that the simulator does not know: {other:?}"),
+        }
+    }
+
+    fn piece_bytes(&self, node: usize, piece: u32) -> u32 {
+        self.setup.images[self.setup.nodes[node].image].piece_bytes(piece)
+    }
+
+    pub(super) fn on_loaded(&mut self, node: usize, upload: UploadId, piece: u32) {
+        let geometry = self.setup.images[self.setup.nodes[node].image].geometry;
+        match self.nodes[node].store.open(piece) {
+            Content::Genuine | Content::Undetected => {
+                let bytes = self.piece_bytes(node, piece);
+                self.tell(node, Event::Loaded { upload, bytes });
+            }
+            Content::Missing | Content::Rotten => {
+                self.nodes[node].store.lose(piece);
+                if let Some(piece) = geometry.piece(piece) {
+                    self.tell(node, Event::PieceLost { piece });
+                }
+            }
+        }
+        self.drain(node);
+    }
+
+    pub(super) fn on_verified(&mut self, node: usize, slot: SlotId) {
+        let is_genuine = self.nodes[node].slots[slot.index()];
+        let verdict = if is_genuine { Verdict::Genuine } else { Verdict::Corrupt };
+        self.note(28, node, u64::from(is_genuine));
+        self.tell(node, Event::BodyVerified { slot, verdict });
+        self.drain(node);
+    }
+
+    pub(super) fn on_stored(&mut self, node: usize, slot: SlotId, piece: u32) {
+        let geometry = self.setup.images[self.setup.nodes[node].image].geometry;
+        let Some(index) = geometry.piece(piece) else { return };
+        let leaf = match geometry.kind(index) {
+            Piece::Leaf(leaf) => Some(leaf),
+            Piece::Chunk(_) => None,
+        };
+        if self.nodes[node].disk_full && leaf.is_none() {
+            self.tell(node, Event::StoreFailed { slot });
+            self.guest_gets_after_all(node, piece);
+            return self.drain(node);
+        }
+        let is_genuine = self.nodes[node].slots[slot.index()];
+        let evicted = self.nodes[node].store.put(piece, is_genuine);
+        self.watch.observe(self.now, node, Observation::Kept { piece, is_genuine });
+        if let Some(leaf) = leaf {
+            let first = leaf.first_chunk();
+            self.hold_zeros(node, first..first + geometry.leaf_chunk_count(leaf));
+        }
+        self.tell(node, Event::BodyStored { slot });
+        self.guest_gets(node, piece, is_genuine);
+        if let Some(piece) = evicted.and_then(|piece| geometry.piece(piece)) {
+            self.tell(node, Event::PieceLost { piece });
+        }
+        self.drain(node);
+    }
+
+    /// Chunks of which a leaf page says that they are all zero are there with it.
+    fn hold_zeros(&mut self, node: usize, chunks: std::ops::Range<u32>) {
+        let image = &self.setup.images[self.setup.nodes[node].image];
+        for chunk in chunks.filter(|chunk| image.is_zero(*chunk)) {
+            let Some(first) = image.geometry.piece(chunk).filter(|_| !self.nodes[node].store.holds(chunk)) else {
+                continue;
+            };
+            self.nodes[node].store.fill(chunk, 1);
+            self.tell(node, Event::Held { first, count: 1 });
+            self.guest_gets(node, chunk, true);
+        }
+    }
+}
