@@ -9,4 +9,5 @@ pub mod output;
 pub mod process;
 pub mod qemu;
 pub mod reality;
+pub mod simulated;
 pub mod skip;

@@ -79,6 +79,8 @@ pub struct Outcome {
 /// What a boot cost one node.
 #[derive(Debug, Default, Copy, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeOutcome {
+    /// From the start of the node's process until its disk could be read.
+    pub ready_micros: u64,
     /// From the guest's first read to its last answer.
     pub boot_micros: u64,
     /// The guest's think times alone.
@@ -127,7 +129,7 @@ impl Subject {
     pub fn make() -> Self {
         let folder = folder();
         let replayed = recording("server-boot-1.trace");
-        let [first, second] = [&replayed, &recording("server-boot-2.trace")].map(|path| {
+        let [first, second] = [&replayed, &profiled()].map(|path| {
             let file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             Trace::parse(BufReader::new(file)).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
         });
@@ -195,6 +197,7 @@ impl Subject {
         let began = Instant::now();
         let process = Process::start(lab.command(node, &command));
         let ready = process.wait_for_line("ready ");
+        let ready_after = began.elapsed();
         let disk = ready.strip_prefix("ready ").expect("a ready line");
         let (trace, raw, speed) = (text(&self.replayed), text(&self.image.raw), speed.to_string());
         let words = ["replay", &trace, "--disk", disk, "--speed", &speed, "--verify", &raw, "--json"];
@@ -203,7 +206,7 @@ impl Subject {
         assert!(finished.status.success(), "{}{}", finished.stdout, finished.stderr);
         let replay: ReplayReport = serde_json::from_str(&finished.stdout).unwrap();
         assert_eq!(replay.mismatches, 0, "node {node} has read what is not in the image");
-        Booted { process, replay, start_to_last, report: report.into(), cpu_micros: 0 }
+        Booted { process, replay, ready_after, start_to_last, report: report.into(), cpu_micros: 0 }
     }
 
     /// Bodies that the seed has sent.
@@ -219,6 +222,7 @@ impl Subject {
 struct Booted {
     process: Process,
     replay: ReplayReport,
+    ready_after: Duration,
     start_to_last: Duration,
     report: PathBuf,
     cpu_micros: u64,
@@ -237,6 +241,7 @@ impl Booted {
         assert!(ended.status.success(), "{}{}", ended.status, ended.stderr);
         let report = read_report(&self.report);
         NodeOutcome {
+            ready_micros: self.ready_after.as_micros() as u64,
             boot_micros: self.replay.wall_micros,
             ideal_micros: self.replay.ideal_micros,
             start_to_last_micros: self.start_to_last.as_micros() as u64,
@@ -253,6 +258,11 @@ impl Booted {
 
 fn listen(address: Ipv4Addr) -> String {
     SocketAddrV4::new(address, PORT).to_string()
+}
+
+/// The recording that the profile is built from.
+pub(crate) fn profiled() -> PathBuf {
+    recording("server-boot-2.trace")
 }
 
 /// A recorded boot of these sources.
