@@ -1,13 +1,21 @@
 //! The formats' bytes, fixed: whoever changes what these say changes the format, and raises its version.
 
 use swarmdisk_core::bitmap::Bits;
+use swarmdisk_core::engine::{
+    Action, BlobKind, Body, Config, Event, Fill, Landing, Limits, Offered, PeerError, Reason, Tuning, Verdict,
+};
 use swarmdisk_core::format::held::{self, HeldWriter, Kind};
 use swarmdisk_core::format::leaf::{self, LeafEntry, LeafView};
 use swarmdisk_core::format::manifest::{Codec, Layout, ManifestView};
 use swarmdisk_core::format::profile::{self, ProfileEntry, ProfileView};
+use swarmdisk_core::format::recording::{
+    self, Decoded, Heard, OrderKind, Policies, RECORD_BYTES_MAX, Record, SelectorKind, Setup,
+};
 use swarmdisk_core::format::superblock::{SUPERBLOCK_BYTES, Superblock};
 use swarmdisk_core::geometry::Geometry;
-use swarmdisk_core::ids::Digest;
+use swarmdisk_core::ids::{Address, Digest, GuestId, NodeId, PeerId, SlotId, UploadId};
+use swarmdisk_core::time::{Duration, Instant};
+use swarmdisk_core::wire::{Farewell, Role, WireError};
 
 /// An id for all of them: 00 01 02 … 1f.
 const IMAGE: Digest = {
@@ -158,4 +166,185 @@ fn profile() {
     assert_eq!(out[..length], expected);
     let view = ProfileView::parse(&expected, IMAGE, g).unwrap();
     assert_eq!(view.entries().collect::<Vec<_>>(), entries);
+}
+
+/// Ids are minted by an engine alone; these are read from bytes.
+fn id<T: serde::de::DeserializeOwned>(bytes: [u8; 2]) -> T {
+    postcard::from_bytes(&bytes).unwrap()
+}
+
+fn setup() -> Setup {
+    let config = Config {
+        limits: Limits::NODE,
+        node: NodeId([9; 16]),
+        image: IMAGE,
+        role: Role::Node,
+        listen: Address { ip: [1; 16], port: 7000 },
+        manifest_bytes: 84,
+        profile: Some(Offered { digest: IMAGE, bytes: 300 }),
+        fill: Fill::Rate(1_000_000),
+        seed: 5,
+        unsent_bytes_max: 4 << 20,
+        tuning: Tuning { batch: Duration::from_millis(50), ..Tuning::DEFAULT },
+    };
+    let policies = Policies {
+        profile_window: Some(300),
+        sequential_ahead: None,
+        order: OrderKind::WindowedRandom { soonest_every: 2 },
+        selector: SelectorKind::ExpectedCompletion,
+    };
+    Setup { now: Instant::from_micros(10), geometry: Geometry::new(150_000, 16).unwrap(), config, policies }
+}
+
+#[test]
+fn recording() {
+    let expected = bytes(
+        "53 57 41 52 4d 52 45 43   # magic: SWARMREC
+         01 00 00 00               # version 1
+         a4 00                     # 164 bytes follow, and a CRC32
+         00                        # what the engine is made of
+         0a                        # when: 10 µs
+         f0 93 09 10               # image: 150,000 bytes in chunks of 2^16 bytes
+         32 80 01 10 80 08         # limits: 50 peers, 128 transfers, 16 requests a peer, 1024 demands
+         80 02 80 08 00 01         # 256 contacts, 1024 changes, none served, with maps
+         09 09 09 09 09 09 09 09 09 09 09 09 09 09 09 09   # the node's name
+         {image}
+         00                        # role: node
+         01 01 01 01 01 01 01 01 01 01 01 01 01 01 01 01 d8 36   # listens at port 7000
+         54                        # the manifest's length: 84
+         01 {image} ac 02          # offers a profile: hash; 300 bytes
+         02 c0 84 3d               # fill: at 1,000,000 bytes a second
+         05                        # seed
+         80 80 80 02               # at most 4 MiB not sent
+         20 04 08                  # 32 prefetches, 4 a peer, 8 a seed
+         04 08                     # 4 fills, a queue of 8
+         d0 86 03                  # batch: 50 ms
+         f0 93 09                  # hedge: 150 ms
+         80 ad e2 04               # timeout: 10 s
+         d0 bb 1b                  # patience: 450 ms
+         80 ad e2 04               # ping: 10 s
+         80 87 a7 0e               # silence: 30 s
+         1e                        # 30 links
+         01 ac 02 00               # a profile, 300 entries ahead; no sequential readers
+         00 02 00                  # windowed random, every second the soonest; expected completion
+         0f 31 9f 25               # CRC32 from the length on
+         05 00                     # 5 bytes
+         01 02 ac 02 ff            # an entry of the profile: chunk 2, at 300 ms, in all runs
+         e9 38 6b 97
+         06 00                     # 6 bytes
+         02 ac 02 00 00 02         # told at 300 µs: guest 0 wants chunk 2
+         d5 ac 55 1f
+         03 00                     # 3 bytes
+         06 ac 02                  # asked at 300 µs, nothing to do
+         b6 63 b3 69",
+    );
+    let chunk = setup().geometry.chunk(2).unwrap();
+    let now = Instant::from_micros(300);
+    let records = [
+        Record::Made(setup()),
+        Record::Foreseen(ProfileEntry { chunk, at_millis: 300, probability: 255 }),
+        Record::Handled { now, event: Event::Wanted { guest: GuestId(0), chunk } },
+        Record::Idle { now },
+    ];
+    let mut out = recording::start().to_vec();
+    for record in &records {
+        let mut bytes = [0; RECORD_BYTES_MAX];
+        let length = recording::encode(record, &mut bytes).unwrap();
+        out.extend_from_slice(&bytes[..length]);
+    }
+    assert_eq!(out, expected);
+    assert_eq!(recording::check_start(expected.first_chunk().unwrap()), Ok(()));
+    let mut at = recording::START_BYTES;
+    for record in records {
+        let Ok(Decoded::Record { record: read, consumed }) = recording::decode(&expected[at..]) else { panic!() };
+        assert_eq!(read, record);
+        at += consumed;
+    }
+}
+
+/// A record's payload, and back.
+fn payload(record: &Record<'_>, expected: &str) {
+    let mut out = [0; RECORD_BYTES_MAX];
+    let length = recording::encode(record, &mut out).unwrap();
+    assert_eq!(out[2..length - 4], bytes(expected), "{record:?}");
+    assert_eq!(recording::decode(&out), Ok(Decoded::Record { record: record.clone(), consumed: length }));
+}
+
+#[test]
+fn recorded_events() {
+    let (peer, slot, upload): (PeerId, SlotId, UploadId) = (id([1, 2]), id([3, 4]), id([5, 6]));
+    let g = setup().geometry;
+    let (guest, chunk, leaf, piece) = (GuestId(0), g.chunk(2).unwrap(), g.leaf(0).unwrap(), g.piece(3).unwrap());
+    let address = Address { ip: [1; 16], port: 7000 };
+    let contact = "07 01 01 01 01 01 01 01 01 01 01 01 01 01 01 01 01 d8 36 01 # address, port; a seed";
+    for (event, expected) in [
+        (Event::Wanted { guest, chunk }, "00 00 02 # guest, chunk"),
+        (Event::Released { guest, chunk }, "01 00 02"),
+        (Event::LeafWanted { leaf }, "02 00"),
+        (Event::LeafReleased { leaf }, "03 00"),
+        (Event::Touched { guest, chunk }, "04 00 02"),
+        (Event::Held { first: piece, count: 1 }, "05 03 01 # from piece 3, 1 piece"),
+        (Event::PieceLost { piece }, "06 03"),
+        (Event::ContactFound { address, seed: true }, contact),
+        (Event::PeerOpened { peer, credit_bytes: 300 }, "08 01 02 ac 02 # row, generation; 300 bytes"),
+        (Event::PeerClosed { peer }, "09 01 02"),
+        (Event::PeerWritable { peer, bytes: 300 }, "0a 01 02 ac 02"),
+        (Event::BodyLanded { slot }, "0b 03 04"),
+        (Event::BodyVerified { slot, verdict: Verdict::Genuine }, "0c 03 04 00"),
+        (Event::BodyVerified { slot, verdict: Verdict::Corrupt }, "0c 03 04 01"),
+        (Event::BodyVerified { slot, verdict: Verdict::Unable }, "0c 03 04 02"),
+        (Event::BodyStored { slot }, "0d 03 04"),
+        (Event::StoreFailed { slot }, "0e 03 04"),
+        (Event::Loaded { upload, bytes: 300 }, "0f 05 06 ac 02"),
+    ] {
+        let now = Instant::from_micros(300);
+        payload(&Record::Handled { now, event }, &format!("02 ac 02 {expected}"));
+    }
+}
+
+#[test]
+fn recorded_answers() {
+    let (peer, slot, upload): (PeerId, SlotId, UploadId) = (id([1, 2]), id([3, 4]), id([5, 6]));
+    let (now, piece) = (Instant::from_micros(300), setup().geometry.piece(3).unwrap());
+    let address = Address { ip: [1; 16], port: 7000 };
+    let admitted = "03 ac 02 01 01 01 01 01 01 01 01 01 01 01 01 01 01 01 01 d8 36 ac 02 # credit: 300 bytes";
+    for (peer, expected) in [(None, "00"), (Some(peer), "01 01 02")] {
+        payload(&Record::Admitted { now, address, credit_bytes: 300, peer }, &format!("{admitted}\n{expected}"));
+    }
+    for (answer, expected) in [
+        (Heard::NeedMore { bytes: 300 }, "00 ac 02"),
+        (Heard::Head(Landing::None), "01 00"),
+        (Heard::Head(Landing::Land { slot, bytes: 300 }), "01 01 03 04 ac 02"),
+        (Heard::Head(Landing::Discard { bytes: 300 }), "01 02 ac 02"),
+        (Heard::Failed(PeerError::Malformed(WireError::Malformed)), "02 00 00"),
+        (Heard::Failed(PeerError::Malformed(WireError::Checksum)), "02 00 01"),
+        (Heard::Failed(PeerError::Malformed(WireError::TooBig)), "02 00 02"),
+        (Heard::Failed(PeerError::Malformed(WireError::UnknownKind(9))), "02 00 03 09"),
+        (Heard::Failed(PeerError::Version(2)), "02 01 02"),
+        (Heard::Failed(PeerError::Image), "02 02"),
+        (Heard::Failed(PeerError::Unexpected), "02 03"),
+        (Heard::Failed(PeerError::OutOfRange), "02 04"),
+        (Heard::Failed(PeerError::TooMany), "02 05"),
+        (Heard::Failed(PeerError::Bye(Farewell::Version)), "02 06 05"),
+    ] {
+        let record = Record::Received { now, peer, answer, bytes: &[0xaa, 0xbb] };
+        payload(&record, &format!("04 ac 02 01 02 {expected} 02 aa bb # 2 bytes"));
+    }
+    let blob = Body::Blob { kind: BlobKind::Profile, offset: 300, bytes: 300 };
+    for (action, expected) in [
+        (Action::Dial { peer, address }, "00 01 02 01 01 01 01 01 01 01 01 01 01 01 01 01 01 01 01 d8 36"),
+        (Action::Hangup { peer, reason: Reason::Crowded }, "01 01 02 03"),
+        (Action::Transmit { peer, head_bytes: 2, body: None }, "02 01 02 02 00"),
+        (Action::Transmit { peer, head_bytes: 2, body: Some(Body::Piece(piece)) }, "02 01 02 02 01 00 03"),
+        (Action::Transmit { peer, head_bytes: 2, body: Some(blob) }, "02 01 02 02 01 01 01 ac 02 ac 02"),
+        (Action::Load { upload, piece }, "03 05 06 03"),
+        (Action::Verify { slot, piece }, "04 03 04 03"),
+        (Action::Deliver { slot, piece }, "05 03 04 03"),
+        (Action::Store { slot, piece }, "06 03 04 03"),
+        (Action::Abandon { slot }, "07 03 04"),
+    ] {
+        let is_sent = matches!(action, Action::Transmit { .. });
+        let (head, hex): (&[u8], _) = if is_sent { (&[0xaa, 0xbb], "02 aa bb # 2 bytes") } else { (&[], "00") };
+        payload(&Record::Polled { now, action, head }, &format!("05 ac 02 {expected} {hex}"));
+    }
 }

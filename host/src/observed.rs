@@ -3,27 +3,19 @@
 //! *Invariants*: a read is counted and traced when it begins, in the order of the trace's times; its latency when it is
 //! answered without an error. What is out of range is passed on but neither counted nor traced. Reads of all guests go
 //! into one trace. *Units*: bytes, microseconds since the first read.
-//! *Bounds*: a trace's lines wait in memory for at most [`FLUSH_EVERY`]; if the file takes none of them and
-//! [`PENDING_BYTES_MAX`] wait, the trace ends there and [`Observed::finish`] says so.
+//! *Bounds*: those of a file written in the background; where the trace ends early, [`Observed::finish`] says so.
 
+use crate::background::BackgroundFile;
 use crate::disk::{Disk, DiskError, Extent};
 use crate::latency::{LatencyMicros, LatencyRecorder};
 use bytes::Bytes;
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use swarmdisk_common::trace::{Op, Request};
 use swarmdisk_core::ids::GuestId;
-
-/// A trace's file is at most so much behind.
-pub const FLUSH_EVERY: Duration = Duration::from_secs(1);
-/// Most bytes of trace that wait to be written.
-pub const PENDING_BYTES_MAX: usize = 16 << 20;
 
 /// Wraps a disk and watches it.
 #[derive(Debug)]
@@ -137,105 +129,43 @@ pub struct RecordError {
     source: io::Error,
 }
 
-/// Writes reads to a trace's file, on a thread of its own.
+/// Writes reads to a trace's file.
 #[derive(Debug)]
 struct TraceRecorder {
-    shared: Arc<Shared>,
-    /// Dropping it ends the thread.
-    wake: mpsc::SyncSender<()>,
-}
-
-#[derive(Debug)]
-struct Shared {
     path: PathBuf,
-    file: Mutex<File>,
-    pending: Mutex<Pending>,
+    file: BackgroundFile,
+    first: OnceLock<Instant>,
 }
-
-#[derive(Debug, Default)]
-struct Pending {
-    text: Vec<u8>,
-    first: Option<Instant>,
-    finished: bool,
-    failure: Option<io::Error>,
-}
-
-const WAKE_BYTES: usize = 256 << 10;
 
 impl TraceRecorder {
     fn create(path: &Path) -> Result<Self, RecordError> {
         let fail = |source| RecordError { path: path.to_owned(), source };
-        let file = Mutex::new(File::create(path).map_err(fail)?);
-        let text = b"# MICROSECONDS R|W OFFSET LENGTH\n".to_vec();
-        let pending = Mutex::new(Pending { text, ..Pending::default() });
-        let shared = Arc::new(Shared { path: path.to_owned(), file, pending });
-        let (wake, woken) = mpsc::sync_channel(1);
-        let flushed = Arc::clone(&shared);
-        let flush = move || {
-            while woken.recv_timeout(FLUSH_EVERY) != Err(RecvTimeoutError::Disconnected) {
-                flushed.flush();
-            }
-            flushed.flush();
-        };
-        thread::Builder::new().name("trace".into()).spawn(flush).map_err(fail)?;
-        Ok(Self { shared, wake })
+        let file = BackgroundFile::create(path).map_err(fail)?;
+        file.append(|text| text.extend_from_slice(b"# MICROSECONDS R|W OFFSET LENGTH\n"));
+        Ok(Self { path: path.to_owned(), file, first: OnceLock::new() })
     }
 
     fn record(&self, offset: u64, bytes: u32) {
-        let mut pending = self.shared.pending();
-        if bytes == 0 || pending.finished {
+        if bytes == 0 {
             return;
         }
-        if pending.text.len() >= PENDING_BYTES_MAX {
-            pending.fail(io::Error::new(io::ErrorKind::TimedOut, "the disk is too slow for it"));
-            return;
-        }
-        // The time is taken under the lock: times in the file never go back.
-        let now = Instant::now();
-        let micros = now.duration_since(*pending.first.get_or_insert(now)).as_micros() as u64;
-        let _ = writeln!(pending.text, "{}", Request { micros, op: Op::Read, offset, bytes });
-        let full = pending.text.len() >= WAKE_BYTES;
-        drop(pending);
-        if full {
-            let _ = self.wake.try_send(());
-        }
+        self.file.append(|text| {
+            // The time is taken under the file's lock: times in it never go back.
+            let now = Instant::now();
+            let micros = now.duration_since(*self.first.get_or_init(|| now)).as_micros() as u64;
+            let _ = writeln!(text, "{}", Request { micros, op: Op::Read, offset, bytes });
+        });
     }
 
     fn finish(&self) -> Result<(), RecordError> {
-        self.shared.pending().finished = true;
-        self.shared.flush();
-        match self.shared.pending().failure.take() {
-            Some(source) => Err(RecordError { path: self.shared.path.clone(), source }),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Shared {
-    fn pending(&self) -> MutexGuard<'_, Pending> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Writes what is pending; readers are not held up meanwhile.
-    fn flush(&self) {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = std::mem::take(&mut self.pending().text);
-        if let Err(error) = file.write_all(&text) {
-            self.pending().fail(error);
-        }
-    }
-}
-
-impl Pending {
-    fn fail(&mut self, error: io::Error) {
-        self.finished = true;
-        self.failure.get_or_insert(error);
+        self.file.finish().map_err(|source| RecordError { path: self.path.clone(), source })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::background::FLUSH_EVERY;
     use crate::disk::FileDisk;
     use swarmdisk_common::trace::Trace;
 

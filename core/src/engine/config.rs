@@ -6,16 +6,17 @@
 use super::announce::Change;
 use super::contacts::Contact;
 use super::demands::Demand;
-use super::peers::PeerRow;
-use super::transfers::Transfer;
+use super::peers::{PeerRow, Peers};
+use super::transfers::{Transfer, Transfers};
 use super::uploads::{Served, Upload};
 use crate::geometry::Geometry;
 use crate::ids::{Address, Digest, NodeId};
 use crate::time::Duration;
 use crate::wire::Role;
+use serde::{Deserialize, Serialize};
 
 /// How many of each thing an engine can keep.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Links at a time.
     pub peers: u16,
@@ -63,7 +64,7 @@ impl Limits {
 /// How much storage an engine needs, in elements.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub struct Footprint {
-    /// 64-bit words of bitmaps.
+    /// 64-bit words of bitmaps and of tournament trees.
     pub words: usize,
     /// Links.
     pub peers: usize,
@@ -81,15 +82,16 @@ pub struct Footprint {
     pub served: usize,
 }
 
-/// Bitmaps beside the one for each peer: held, in flight, guessed, touched.
+/// Bitmaps with a bit for each piece: held, in flight, guessed, touched.
 pub(crate) const OWN_BITMAPS: usize = 4;
 
 impl Footprint {
     /// What an engine for an image of this geometry with these limits needs.
     pub const fn of(geometry: Geometry, limits: Limits) -> Self {
-        let maps = if limits.maps { limits.peers as usize } else { 0 };
         Self {
-            words: geometry.bitmap_words() * (OWN_BITMAPS + maps),
+            words: geometry.bitmap_words() * OWN_BITMAPS
+                + Peers::words(geometry, limits)
+                + Transfers::words(limits.transfers as usize),
             peers: limits.peers as usize,
             transfers: limits.transfers as usize,
             uploads: limits.peers as usize * limits.requests_per_peer as usize,
@@ -116,7 +118,7 @@ impl Footprint {
 /// An engine's memory. Each slice at least as long as [`Footprint`] says; the contents do not matter.
 #[derive(Debug)]
 pub struct Storage<'a> {
-    /// Bitmaps.
+    /// Bitmaps and tournament trees.
     pub words: &'a mut [u64],
     /// Links.
     pub peers: &'a mut [PeerRow],
@@ -148,7 +150,7 @@ impl Storage<'_> {
 }
 
 /// A blob that this node can give to others.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offered {
     /// Its hash.
     pub digest: Digest,
@@ -157,7 +159,7 @@ pub struct Offered {
 }
 
 /// Whether to fetch what nobody has asked for, once there is nothing better to do.
-#[derive(Debug, Default, Copy, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Copy, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fill {
     /// Never.
     #[default]
@@ -168,8 +170,8 @@ pub enum Fill {
     Rate(u64),
 }
 
-/// Who this node is and how it shall behave.
-#[derive(Debug, Clone)]
+/// Who this node is and how it shall behave. Recordings hold it: a change raises their version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// Sizes of all tables.
     pub limits: Limits,
@@ -197,7 +199,7 @@ pub struct Config {
 }
 
 /// Numbers that rarely need a change; [`Tuning::DEFAULT`] gives the reasons.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tuning {
     /// Prefetches in flight at a time.
     pub prefetches: u16,

@@ -1,7 +1,7 @@
 //! The table of addresses where other nodes may listen: whom to dial next, and whom to tell others of.
 //!
 //! *Invariants*: an address occurs once. *Bounds*: as many rows as `Limits::contacts`; when they are used up, a new
-//! address replaces one that has failed, or is dropped. Every call is O(rows).
+//! address replaces one that has failed, or is dropped. A call is O(rows), but O(1) while nobody is to be dialled.
 
 use crate::ids::{Address, PeerId};
 use crate::time::{Duration, Instant};
@@ -34,11 +34,13 @@ pub(super) struct Contacts<'a> {
     len: usize,
     /// Counts additions, so that a peer is told only when there is something new.
     version: u32,
+    /// When there will be something to dial: among seeds, and among all.
+    retries: [Instant; 2],
 }
 
 impl<'a> Contacts<'a> {
     pub(super) fn new(rows: &'a mut [Contact]) -> Self {
-        Self { rows, len: 0, version: 0 }
+        Self { rows, len: 0, version: 0, retries: [Instant::NEVER; 2] }
     }
 
     pub(super) fn version(&self) -> u32 {
@@ -54,6 +56,7 @@ impl<'a> Contacts<'a> {
             if seed && !row.seed {
                 // The link may be of somebody who only claims the address.
                 (row.seed, row.link) = (true, None);
+                self.note_retries();
             }
             return;
         }
@@ -69,6 +72,7 @@ impl<'a> Contacts<'a> {
             return;
         }
         self.version = self.version.wrapping_add(1);
+        self.note_retries();
     }
 
     /// Notes that this address is being dialled.
@@ -76,6 +80,7 @@ impl<'a> Contacts<'a> {
         if let Some(row) = self.rows[..self.len].iter_mut().find(|row| row.address == address) {
             row.link = Some(peer);
         }
+        self.note_retries();
     }
 
     /// Notes that who has dialled this node says that it listens at this address: no need to dial that. Nobody can so keep
@@ -84,6 +89,7 @@ impl<'a> Contacts<'a> {
         let unlinked = |row: &&mut Contact| row.address == address && row.link.is_none() && !row.seed;
         if let Some(row) = self.rows[..self.len].iter_mut().find(unlinked) {
             row.link = Some(peer);
+            self.note_retries();
         }
     }
 
@@ -113,6 +119,7 @@ impl<'a> Contacts<'a> {
             row.retry_at = now + RETRY_FIRST.times(1 << row.failures.min(RETRY_SHIFT_MAX));
             row.failures = row.failures.saturating_add(1);
         }
+        self.note_retries();
     }
 
     /// Notes that an address leads nowhere useful (to oneself): it is not dialled again.
@@ -120,17 +127,39 @@ impl<'a> Contacts<'a> {
         for row in self.by_link(peer) {
             *row = Contact { failures: u8::MAX, retry_at: Instant::NEVER, seed: false, link: None, ..*row };
         }
+        self.note_retries();
     }
 
     /// The address to dial next: seeds first, then the least failed. Nodes only if `nodes` says so.
     pub(super) fn next_to_dial(&self, now: Instant, nodes: bool) -> Option<Address> {
+        if now < self.next_retry(nodes) {
+            return None;
+        }
         let due = self.dialable(nodes).filter(|row| row.retry_at <= now);
         due.min_by_key(|row| (!row.seed, row.failures)).map(|row| row.address)
     }
 
     /// When there will be something to dial.
     pub(super) fn next_retry(&self, nodes: bool) -> Instant {
+        self.retries[usize::from(nodes)]
+    }
+
+    /// To be called when a row has changed.
+    fn note_retries(&mut self) {
+        self.retries = [false, true].map(|nodes| self.first_retry(nodes));
+    }
+
+    fn first_retry(&self, nodes: bool) -> Instant {
         self.dialable(nodes).map(|row| row.retry_at).min().unwrap_or(Instant::NEVER)
+    }
+
+    /// Panics unless the times to dial are those of the rows.
+    pub(super) fn check(&self) {
+        assert_eq!(
+            self.retries,
+            [false, true].map(|nodes| self.first_retry(nodes)),
+            "who is to be dialled is dialled in time"
+        );
     }
 
     /// Addresses worth telling others, starting somewhere in the table.

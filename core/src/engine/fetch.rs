@@ -1,16 +1,17 @@
 //! What to ask of whom: demand first, then the predictor's window, then fill; hedging and giving up.
 //!
 //! *Invariants*: a piece is asked of at most two peers at a time, and of two only while a guest waits for it; a seed that
-//! has redirected is left alone until the hint has expired. *Units*: microseconds. *Bounds*: [`Hints`] keeps the latest
-//! 128 redirects; a search for work costs O(demands + transfers) and a forecast for each prefetch started.
+//! has redirected is left alone until the hint has expired. *Units*: microseconds. *Bounds*: a search for work costs
+//! O(demands + transfers) and, mostly, one forecast.
 
 use super::event::Action;
-use super::transfers::Step;
+use super::hints::Hint;
+use super::transfers::{LIVE, Step, WAITING};
 use super::{Engine, Fill, PeerRow};
 use crate::bitmap::{self, Bits};
 use crate::geometry::{Piece, PieceIndex};
-use crate::ids::{NodeId, PeerId};
-use crate::policy::{Candidate, ChunkView, Order, Outcome, Predictor, Selector, Want};
+use crate::ids::PeerId;
+use crate::policy::{Candidate, ChunkView, Forecast, Guess, Order, Outcome, Predictor, Selector, Want};
 use crate::time::{Duration, Instant};
 use crate::wire::{Class, Frame, Redirect, Request, Role, Run};
 
@@ -22,59 +23,16 @@ const CANDIDATES_MAX: usize = 64;
 const TRIES_MAX: usize = 8;
 /// Pieces that are looked at for one free place among the fills.
 const FILL_TRIES_MAX: usize = 16;
-const HINTS_MAX: usize = 128;
 /// A body that has begun to come is waited for so many times longer before a second peer is asked: a peer that stops in the
 /// middle must not stall a guest until the link is given up.
 const LANDING_PATIENCE: u64 = 4;
+/// Steps at which a fetch that a guest waits for may be hedged.
+const HEDGED: &[Step] = &[Step::ToAsk, Step::Asked, Step::Landing];
 /// How long no leaf page is fetched after one could not be stored (chunks that wait for it would have it fetched at once),
 /// and nothing after something could not be checked.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 /// Share of the chunks, in percent, that guests must have touched before `Fill::Auto` begins.
 const FILL_AUTO_PERCENT: u64 = 30;
-
-/// A redirect: that node has the piece or will soon; seeds are not asked before `until`.
-#[derive(Debug, Copy, Clone)]
-struct Hint {
-    piece: u32,
-    node: NodeId,
-    until: Instant,
-}
-
-/// The latest redirects.
-#[derive(Debug)]
-pub(super) struct Hints(heapless::Deque<Hint, HINTS_MAX>);
-
-impl Hints {
-    pub(super) fn new() -> Self {
-        Self(heapless::Deque::new())
-    }
-
-    fn add(&mut self, hint: Hint) {
-        if let Some(old) = self.0.iter_mut().find(|old| old.piece == hint.piece) {
-            *old = hint;
-            return;
-        }
-        if self.0.is_full() {
-            self.0.pop_front();
-        }
-        let pushed = self.0.push_back(hint);
-        debug_assert!(pushed.is_ok(), "there is room");
-    }
-
-    fn find(&self, piece: PieceIndex) -> Option<&Hint> {
-        self.0.iter().find(|hint| hint.piece == piece.get())
-    }
-
-    fn expire(&mut self, piece: PieceIndex, now: Instant) {
-        if let Some(hint) = self.0.iter_mut().find(|hint| hint.piece == piece.get()) {
-            hint.until = hint.until.min(now);
-        }
-    }
-
-    fn next_expiry(&self, now: Instant) -> Instant {
-        self.0.iter().map(|hint| hint.until).filter(|until| *until > now).min().unwrap_or(Instant::NEVER)
-    }
-}
 
 impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     /// A guest waits for a piece that may be under way already: it becomes urgent.
@@ -82,43 +40,45 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         if !bitmap_get(self.own.flight, piece) {
             return;
         }
-        for index in 0..self.transfers.len() {
-            let row = self.transfers.at_mut(index);
-            if row.piece_number() != piece.get() || !row.is_live() || row.class == Class::Demand {
+        let mut from = 0;
+        while let Some(index) = self.transfers.next(from, LIVE) {
+            from = index + 1;
+            let (row, waiting) = (self.transfers.at(index), self.transfers.at(index).is_waiting());
+            if row.piece_number() != piece.get() || row.class == Class::Demand {
                 continue;
             }
-            row.class = Class::Demand;
-            row.urgent_since = now;
-            if row.is_waiting() {
-                row.step = Step::ToAsk;
-                let peer = row.peer;
-                if let Some(link) = self.peers.get_mut(peer) {
-                    link.bulk -= 1;
-                }
-            }
+            let peer = row.peer;
+            self.transfers.change(index, |row| {
+                row.class = Class::Demand;
+                row.urgent_since = now;
+                row.step = if waiting { Step::ToAsk } else { row.step };
+            });
+            self.peers.change_of(peer, |link| link.bulk -= u16::from(waiting));
         }
     }
 
     /// No guest waits any longer for a piece that is fetched as a guess: it becomes one again.
     pub(super) fn lower(&mut self, piece: PieceIndex) {
-        for index in 0..self.transfers.len() {
-            let row = self.transfers.at_mut(index);
-            if row.piece_number() != piece.get() || !row.is_live() || row.class != Class::Demand || !row.guessed {
+        let mut from = 0;
+        while let Some(index) = self.transfers.next_of(from, Class::Demand, LIVE) {
+            from = index + 1;
+            let row = self.transfers.at(index);
+            if row.piece_number() != piece.get() || !row.guessed {
                 continue;
             }
-            row.class = Class::Prefetch;
             let (peer, waiting) = (row.peer, row.is_waiting());
-            if let Some(link) = self.peers.get_mut(peer) {
-                link.bulk += u16::from(waiting);
-            }
+            self.transfers.change(index, |row| row.class = Class::Prefetch);
+            self.peers.change_of(peer, |link| link.bulk += u16::from(waiting));
         }
     }
 
     /// Takes back requests for a piece that `which` picks.
     pub(super) fn take_back(&mut self, piece: PieceIndex, which: impl Fn(&super::Transfer) -> bool) {
-        for index in 0..self.transfers.len() {
+        let mut from = 0;
+        while let Some(index) = self.transfers.next(from, WAITING) {
+            from = index + 1;
             let row = self.transfers.at(index);
-            if row.piece_number() == piece.get() && row.is_waiting() && which(row) {
+            if row.piece_number() == piece.get() && which(row) {
                 self.cancel(index);
             }
         }
@@ -162,13 +122,13 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     fn end(&mut self, index: usize, step: Step) {
         self.leave_waiting(index);
         let was_live = self.transfers.at(index).is_live();
-        self.transfers.at_mut(index).step = step;
+        self.transfers.set_step(index, step);
         self.look_for_work = true;
         if !was_live {
             return;
         }
         match self.transfers.sibling(index) {
-            Some(other) => self.transfers.at_mut(other).hedged = false,
+            Some(other) => self.transfers.change(other, |row| row.hedged = false),
             None => {
                 bitmap::assign(self.own.flight, self.transfers.at(index).piece_number(), false);
             }
@@ -182,10 +142,10 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             return;
         }
         let (peer, bulk) = (row.peer, row.class != Class::Demand);
-        if let Some(link) = self.peers.get_mut(peer) {
+        self.peers.change_of(peer, |link| {
             link.in_flight -= 1;
             link.bulk -= u16::from(bulk);
-        }
+        });
     }
 
     /// A peer asks to be left alone: with what no guest waits for, and with demand only if it says so to a demand.
@@ -193,8 +153,8 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         let Some(index) = self.transfers.waiting(peer, piece.get()) else { return };
         let demand = self.transfers.at(index).class == Class::Demand;
         self.free_transfer(index);
-        if let Some(link) = self.peers.get_mut(peer).filter(|_| demand) {
-            link.busy_for_demand_until = until;
+        if demand {
+            self.peers.change_of(peer, |link| link.busy_for_demand_until = until);
         }
     }
 
@@ -203,7 +163,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             self.free_transfer(index);
             self.selector.observe(now, peer, Outcome::Refused);
         }
-        self.peers.note(peer.index(), piece.get(), 1, false);
+        self.peers.note_pieces(peer.index(), piece.get(), 1, false);
         self.hints.expire(piece, now);
     }
 
@@ -220,11 +180,10 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
 
     /// Gives up what has taken too long.
     pub(super) fn give_up(&mut self, now: Instant) {
-        for index in 0..self.transfers.len() {
+        let mut from = 0;
+        while let Some(index) = self.transfers.next_timeout(from, now) {
+            from = index + 1;
             let row = self.transfers.at(index);
-            if now < self.gives_up_at(row) {
-                continue;
-            }
             if row.step == Step::Landed {
                 self.end_superseded(index);
                 continue;
@@ -232,19 +191,10 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             let peer = row.peer;
             self.stats.timeouts += 1;
             self.selector.observe(now, peer, Outcome::Late);
-            if let Some(link) = self.peers.get_mut(peer) {
-                link.failures = link.failures.saturating_add(1);
-            }
+            self.peers.change_of(peer, |link| link.failures = link.failures.saturating_add(1));
             self.cancel(index);
         }
         self.close_silent(now);
-    }
-
-    /// Never, once the host has to say what is next. A chunk that waits for its leaf page gives way too, or else, when the
-    /// table is full of such, the page could not be fetched.
-    fn gives_up_at(&self, row: &super::Transfer) -> Instant {
-        let gives_up = row.is_waiting() || row.step == Step::Landed;
-        if gives_up { row.started + self.config.tuning.timeout } else { Instant::NEVER }
     }
 
     /// Requests to send, after looking for what else to ask.
@@ -258,25 +208,23 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             self.start_fills(now);
         }
         // What is taken back goes first: it may be asked for anew, and a peer counts what it has been asked.
-        if let Some(index) = self.to_send(Step::ToCancel) {
+        if let Some(index) = self.to_send(&[Step::ToCancel]) {
             let row = *self.transfers.at(index);
-            if let Some(link) = self.peers.get_mut(row.peer) {
-                link.late_bodies += 1;
-            }
+            self.peers.change_of(row.peer, |link| link.late_bodies += 1);
             self.free_transfer(index);
             let run = Run { first: row.piece_number(), count: 1 };
             return self.transmit(now, row.peer.index(), &Frame::Cancel(run), None, head);
         }
-        let index = self.to_send(Step::ToAsk)?;
+        let index = self.to_send(&[Step::ToAsk])?;
         let peer = self.transfers.at(index).peer;
         let request = self.gather_run(index);
         self.transmit(now, peer.index(), &Frame::Request(request), None, head)
     }
 
-    /// The most urgent row at this step whose peer takes bytes.
-    fn to_send(&self, step: Step) -> Option<usize> {
+    /// The most urgent row at these steps whose peer takes bytes.
+    fn to_send(&self, steps: &'static [Step]) -> Option<usize> {
         let takes = |peer: PeerId| self.peers.get(peer).is_some_and(PeerRow::takes_bytes);
-        let rows = self.transfers.iter().filter(|(_, row)| row.step == step && takes(row.peer));
+        let rows = self.transfers.rows(steps).filter(|(_, row)| takes(row.peer));
         rows.min_by_key(|(_, row)| row.class).map(|(index, _)| index)
     }
 
@@ -286,9 +234,10 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         let mut run = Run { first: row.piece_number(), count: 0 };
         let mut next = Some(index);
         while let Some(index) = next {
-            let asked = self.transfers.at_mut(index);
-            asked.step = Step::Asked;
-            asked.asked = true;
+            self.transfers.change(index, |row| {
+                row.step = Step::Asked;
+                row.asked = true;
+            });
             run.count += 1;
             next = self.transfers.to_ask(&row, run.first + u32::from(run.count));
         }
@@ -308,13 +257,19 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
 
     /// Leaf pages without which chunks that are under way cannot be verified.
     fn start_leaves(&mut self, now: Instant) {
-        for index in 0..self.transfers.len() {
+        let mut from = 0;
+        while let Some(index) = self.transfers.next_leafless(from) {
+            from = index + 1;
             let row = *self.transfers.at(index);
-            if !row.is_live() {
+            let piece = self.geometry.piece(row.piece_number()).map(|piece| self.geometry.kind(piece));
+            let Some(Piece::Chunk(chunk)) = piece else {
+                self.transfers.has_leaf(index);
                 continue;
-            }
-            if let Some(Piece::Chunk(chunk)) = self.geometry.piece(row.piece_number()).map(|p| self.geometry.kind(p)) {
-                let leaf = self.geometry.leaf_piece(self.geometry.leaf_of(chunk));
+            };
+            let leaf = self.geometry.leaf_piece(self.geometry.leaf_of(chunk));
+            if self.holds(leaf) {
+                self.transfers.has_leaf(index);
+            } else {
                 self.start_missing(now, leaf, row.class, row.urgent_since);
             }
         }
@@ -322,7 +277,9 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
 
     /// Asks a second peer for what a guest has waited too long for.
     fn start_hedges(&mut self, now: Instant) {
-        for index in 0..self.transfers.len() {
+        let mut from = 0;
+        while let Some(index) = self.transfers.next_of(from, Class::Demand, HEDGED) {
+            from = index + 1;
             let row = *self.transfers.at(index);
             if now < self.hedge_at(index) {
                 continue;
@@ -330,25 +287,21 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             let Some(piece) = self.geometry.piece(row.piece_number()) else { continue };
             if !self.holds(piece) && self.start(now, piece, Class::Demand, row.urgent_since, Some(row.peer)) {
                 self.stats.hedges += 1;
-                self.transfers.at_mut(index).hedged = true;
+                self.transfers.change(index, |row| row.hedged = true);
                 if let Some(second) = self.transfers.last_of(piece) {
-                    self.transfers.at_mut(second).hedged = true;
+                    self.transfers.change(second, |row| row.hedged = true);
                 }
             }
         }
     }
 
-    /// When the row is to be hedged: never, unless a guest waits for it.
+    /// When the row, one that a guest waits for, is to be hedged.
     fn hedge_at(&self, index: usize) -> Instant {
         let row = self.transfers.at(index);
-        let patience = match row.step {
-            Step::ToAsk | Step::Asked => 1,
-            Step::Landing => LANDING_PATIENCE,
-            _ => return Instant::NEVER,
-        };
-        if row.class != Class::Demand || row.hedged {
+        if row.hedged {
             return Instant::NEVER;
         }
+        let patience = if row.step == Step::Landing { LANDING_PATIENCE } else { 1 };
         let expected = self.peers.get(row.peer).map_or(Duration::ZERO, |link| self.expected(link));
         row.started.max(row.urgent_since) + self.config.tuning.hedge.max(expected.times(2)).times(patience)
     }
@@ -361,30 +314,43 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
 
     fn start_prefetches(&mut self, now: Instant) {
         let most = usize::from(self.config.tuning.prefetches);
+        let mut window = core::mem::take(&mut self.forecast);
+        let mut known = false;
         while now >= self.store_full_until && self.transfers.count(Class::Prefetch) < most && self.bulk_has_room() {
-            let mut window = core::mem::take(&mut self.forecast);
-            window.clear();
-            let held = Bits::new(self.own.held, self.geometry.piece_count());
-            let flight = Bits::new(self.own.flight, self.geometry.piece_count());
-            self.predictor.forecast(now, &ChunkView::new(self.geometry, held, flight), &mut window);
-            let mut started = false;
-            for _ in 0..TRIES_MAX {
-                let Some(index) = self.order.pick(now, &window, &self.peers, &mut self.rng) else { break };
-                if index >= window.len() {
-                    break;
-                }
-                let piece = self.geometry.chunk_piece(window.remove(index).chunk);
-                started = self.start(now, piece, Class::Prefetch, Instant::NEVER, None);
-                if started {
-                    break;
-                }
+            if !known {
+                window.clear();
+                let held = Bits::new(self.own.held, self.geometry.piece_count());
+                let flight = Bits::new(self.own.flight, self.geometry.piece_count());
+                self.predictor.forecast(now, &ChunkView::new(self.geometry, held, flight), &mut window);
             }
-            self.forecast = window;
-            if !started {
-                return;
+            // But for the guess that is started a new forecast would say the same, if there was room for all.
+            let whole = !window.is_full() || known;
+            if !self.start_guess(now, &mut window) {
+                break;
             }
+            known = whole && !window.is_empty();
             self.start_leaves(now);
         }
+        self.forecast = window;
+    }
+
+    /// Starts one of the window's guesses, and removes it from there; the others stay.
+    fn start_guess(&mut self, now: Instant, window: &mut Forecast) -> bool {
+        let mut in_vain: heapless::Vec<(usize, Guess), TRIES_MAX> = heapless::Vec::new();
+        while !in_vain.is_full() {
+            let Some(index) = self.order.pick(now, window, &self.peers, &mut self.rng) else { return false };
+            if index >= window.len() {
+                return false;
+            }
+            let guess = window.remove(index);
+            if self.start(now, self.geometry.chunk_piece(guess.chunk), Class::Prefetch, Instant::NEVER, None) {
+                put_back(window, &in_vain, index);
+                return true;
+            }
+            let noted = in_vain.push((index, guess));
+            debug_assert!(noted.is_ok(), "there is room");
+        }
+        false
     }
 
     fn start_fills(&mut self, now: Instant) {
@@ -416,7 +382,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
 
     /// Half of the table is kept for demand and for leaf pages.
     fn bulk_has_room(&self) -> bool {
-        self.transfers.iter().count() < self.transfers.len().div_ceil(2)
+        self.transfers.in_use() < self.transfers.len().div_ceil(2)
     }
 
     fn start_missing(&mut self, now: Instant, piece: PieceIndex, class: Class, since: Instant) {
@@ -434,18 +400,20 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         let Some((peer, insist)) = self.choose(now, piece, class, but) else { return false };
         let Some(index) = self.transfers.take(piece) else { return false };
         bitmap::assign(self.own.flight, piece.get(), true);
-        let Some(link) = self.peers.get_mut(peer) else { return false };
-        let queued = link.in_flight;
-        link.in_flight += 1;
-        link.bulk += u16::from(class != Class::Demand);
-        let row = self.transfers.at_mut(index);
-        row.peer = peer;
-        row.class = class;
-        row.guessed = class == Class::Prefetch;
-        row.insist = insist;
-        row.queued = queued;
-        row.started = now;
-        row.urgent_since = since;
+        let queued = self.peers.change(peer.index(), |link| {
+            link.in_flight += 1;
+            link.bulk += u16::from(class != Class::Demand);
+            link.in_flight - 1
+        });
+        self.transfers.change(index, |row| {
+            row.peer = peer;
+            row.class = class;
+            row.guessed = class == Class::Prefetch;
+            row.insist = insist;
+            row.queued = queued;
+            row.started = now;
+            row.urgent_since = since;
+        });
         true
     }
 
@@ -453,26 +421,30 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     fn choose(&mut self, now: Instant, piece: PieceIndex, class: Class, but: Option<PeerId>) -> Option<(PeerId, bool)> {
         let hint = self.hints.find(piece).copied();
         let spare_seeds = hint.is_some_and(|hint| now < hint.until);
+        let promised = hint.filter(|_| spare_seeds).and_then(|hint| self.peers.by_node(hint.node));
         let mut candidates: heapless::Vec<Candidate, CANDIDATES_MAX> = heapless::Vec::new();
         let count = self.peers.len();
         let start = self.rng.below(count as u32) as usize;
-        for index in (start..count).chain(0..start) {
-            let (link, id) = (self.peers.at(index), self.peers.id(index));
-            let promised = spare_seeds && hint.is_some_and(|hint| hint.node == link.node);
-            let has = promised || self.peers.had(index).get(piece.get());
-            let spared = link.role == Role::Seed && spare_seeds;
-            if link.is_open() && has && !spared && Some(id) != but && self.may_ask(now, link, class) {
-                let candidate = Candidate {
-                    peer: id,
-                    role: link.role,
-                    rtt: link.rtt,
-                    bytes_per_sec: link.bytes_per_sec,
-                    in_flight: link.in_flight,
-                    failures: link.failures,
-                };
-                if candidates.push(candidate).is_err() {
-                    break;
-                }
+        let (first, early) = (start / 64, !(u64::MAX << (start % 64)));
+        let words = count.div_ceil(64);
+        // From `start` on, then those before it: the word in which it lies comes twice.
+        for turn in 0..=words {
+            let word = (first + turn) % words;
+            let here = if turn == 0 {
+                !early
+            } else if turn == words {
+                early
+            } else {
+                u64::MAX
+            };
+            let promised = promised.filter(|index| index / 64 == word).map_or(0, |index| 1 << (index % 64));
+            let has = self.peers.holders.of_piece(piece.get(), word) | promised;
+            let mut bits = has & here & self.peers.askable(class, word, !spare_seeds);
+            while bits != 0 && !candidates.is_full() {
+                let index = word * 64 + bits.trailing_zeros() as usize;
+                bits &= bits - 1;
+                let pushed = self.candidate(now, index, class, but).map(|candidate| candidates.push(candidate));
+                debug_assert!(pushed.is_none_or(|pushed| pushed.is_ok()), "there is room");
             }
         }
         let want = Want { piece, class, bytes: self.mean_bytes };
@@ -480,19 +452,26 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         Some((chosen.peer, hint.is_some() && chosen.role == Role::Seed))
     }
 
-    fn may_ask(&self, now: Instant, link: &PeerRow, class: Class) -> bool {
-        let tuning = &self.config.tuning;
-        let bulk_max = if link.role == Role::Seed { tuning.prefetches_per_seed } else { tuning.prefetches_per_peer };
-        let bulk_fits = class == Class::Demand || link.bulk < bulk_max;
+    /// A peer that may be asked, unless it is busy or the one not to be asked.
+    fn candidate(&self, now: Instant, index: usize, class: Class, but: Option<PeerId>) -> Option<Candidate> {
+        let (link, peer) = (self.peers.at(index), self.peers.id(index));
         let busy_until = if class == Class::Demand { link.busy_for_demand_until } else { link.busy_until };
-        bulk_fits && link.in_flight < link.requests_max && busy_until <= now
+        (busy_until <= now && Some(peer) != but).then_some(Candidate {
+            peer,
+            role: link.role,
+            rtt: link.rtt,
+            bytes_per_sec: link.bytes_per_sec,
+            in_flight: link.in_flight,
+            failures: link.failures,
+        })
     }
 
     /// When there will be something to do about fetches.
-    pub(super) fn fetch_deadline(&self, now: Instant) -> Instant {
-        let mut next = self.hints.next_expiry(now);
-        for (index, row) in self.transfers.iter() {
-            next = next.min(self.gives_up_at(row));
+    pub(super) fn fetch_deadline(&mut self, now: Instant) -> Instant {
+        let mut next = self.hints.next_expiry(now).min(self.transfers.earliest_timeout());
+        let mut from = 0;
+        while let Some(index) = self.transfers.next_of(from, Class::Demand, HEDGED) {
+            from = index + 1;
             // A hedge that is due and has found nobody to ask waits for something else to happen.
             let hedge_at = self.hedge_at(index);
             next = if hedge_at > now { next.min(hedge_at) } else { next };
@@ -501,6 +480,17 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             next = if later > now { next.min(later) } else { next };
         }
         next
+    }
+}
+
+/// Inserts guesses where they were before they were removed, one after the other; then another was removed for good, which
+/// was at `gone` without them.
+fn put_back(window: &mut Forecast, removed: &[(usize, Guess)], mut gone: usize) {
+    for (index, guess) in removed.iter().rev() {
+        let was_before = *index <= gone;
+        gone += usize::from(was_before);
+        let inserted = window.insert(index - usize::from(!was_before), *guess);
+        debug_assert!(inserted.is_ok(), "it has just been removed from there");
     }
 }
 

@@ -11,6 +11,7 @@ use crate::ids::{PeerId, SlotId};
 use crate::policy::{Order, Predictor, Selector};
 use crate::time::{Duration, Instant};
 use crate::wire::{self, BlobRange, Class, Data, Decoded, Farewell, Frame, Hello, Map, Redirect, Role, Run, WireError};
+use serde::{Deserialize, Serialize};
 
 /// Longest pause that a peer's Busy is allowed to ask for.
 const BUSY_MAX: Duration = Duration::from_secs(5);
@@ -35,7 +36,7 @@ pub enum Received {
 }
 
 /// What follows a head on the link.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Landing {
     /// The next head.
     None,
@@ -55,7 +56,7 @@ pub enum Landing {
 
 /// What a peer did wrong. The peer's fault; nothing was consumed, and the link cannot go on: close it and report
 /// `PeerClosed`.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerError {
     /// Bytes that are no frame.
     Malformed(WireError),
@@ -97,9 +98,11 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     /// # Errors
     /// [`PeerError`]: the peer's fault, or it said goodbye; nothing was consumed and the link must be closed.
     pub fn receive(&mut self, now: Instant, peer: PeerId, bytes: &[u8]) -> Result<Received, PeerError> {
-        let row = self.peers.get_mut(peer).ok_or(PeerError::Unexpected)?;
-        let (state, index) = (row.state, peer.index());
-        row.last_received = now;
+        let heard = self.peers.change_of(peer, |row| {
+            row.last_received = now;
+            row.state
+        });
+        let (state, index) = (heard.ok_or(PeerError::Unexpected)?, peer.index());
         let (frame, consumed, body_bytes) = match wire::decode(bytes).map_err(PeerError::Malformed)? {
             Decoded::NeedMore { bytes } => return Ok(Received::NeedMore { bytes }),
             Decoded::Frame { frame, consumed, body_bytes } => (frame, consumed, body_bytes),
@@ -145,7 +148,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             Frame::Cancel(run) => self.on_cancel(index, *run),
             Frame::Busy(busy) => {
                 let pause = Duration::from_millis(u64::from(busy.retry_millis)).clamp(BUSY_MIN, BUSY_MAX);
-                self.peers.at_mut(index).busy_until = now + pause;
+                self.peers.change(index, |row| row.busy_until = now + pause);
                 self.stats.busy_received += 1;
                 self.each(busy.run, |engine, piece| engine.on_busy(peer, piece, now + pause))
             }
@@ -155,15 +158,16 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             Frame::Offer(_) | Frame::BlobRefuse(_) | Frame::Touched(_) | Frame::Unknown(_) => Ok(()),
             Frame::BlobRequest(range) => self.on_blob_request(index, range),
             Frame::Ping(nonce) => {
-                self.peers.at_mut(index).pong = Some(*nonce);
+                self.peers.change(index, |row| row.pong = Some(*nonce));
                 Ok(())
             }
             Frame::Pong(nonce) => {
                 // The nonce is the time of the ping. One that is made up would make the peer look near.
-                let row = self.peers.at_mut(index);
-                if row.pinged == Some(*nonce) {
-                    row.pinged = None;
-                    row.sample_rtt(now - Instant::from_micros(*nonce));
+                if self.peers.at(index).pinged == Some(*nonce) {
+                    self.peers.change(index, |row| {
+                        row.pinged = None;
+                        row.sample_rtt(now - Instant::from_micros(*nonce));
+                    });
                 }
                 Ok(())
             }
@@ -190,10 +194,10 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         if end > self.geometry.piece_count() {
             return Err(PeerError::OutOfRange);
         }
-        self.peers.note(index, map.first, map.count, false);
+        self.peers.note_pieces(index, map.first, map.count, false);
         for run in wire::decode_runs(map.runs, map.first, end) {
             let (first, count) = run.map_err(PeerError::Malformed)?;
-            self.peers.note(index, first, count, true);
+            self.peers.note_pieces(index, first, count, true);
         }
         Ok(())
     }
@@ -201,7 +205,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     fn on_pieces(&mut self, index: usize, runs: &[u8], held: bool) -> Result<(), PeerError> {
         for run in wire::decode_runs(runs, 0, self.geometry.piece_count()) {
             let (first, count) = run.map_err(PeerError::Malformed)?;
-            self.peers.note(index, first, count, held);
+            self.peers.note_pieces(index, first, count, held);
         }
         Ok(())
     }
@@ -225,11 +229,10 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     }
 
     fn on_blob_request(&mut self, index: usize, range: &BlobRange) -> Result<(), PeerError> {
-        let row = self.peers.at_mut(index);
-        if row.blob.is_some() {
+        if self.peers.at(index).blob.is_some() {
             return Err(PeerError::TooMany);
         }
-        row.blob = Some(*range);
+        self.peers.change(index, |row| row.blob = Some(*range));
         Ok(())
     }
 
@@ -244,8 +247,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             return Err(PeerError::OutOfRange);
         }
         let peer = self.peers.id(index);
-        let row = self.peers.at_mut(index);
-        match row.role {
+        match self.peers.at(index).role {
             Role::Seed => self.stats.fetched_seed_bytes += u64::from(data.bytes),
             Role::Node => self.stats.fetched_peer_bytes += u64::from(data.bytes),
         }
@@ -253,9 +255,11 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             return self.late_body(index, peer, data);
         };
         self.leave_waiting(slot);
-        let row = self.transfers.at_mut(slot);
-        row.step = Step::Landing;
-        row.bytes = data.bytes;
+        self.transfers.change(slot, |row| {
+            row.step = Step::Landing;
+            row.bytes = data.bytes;
+        });
+        let row = self.transfers.at(slot);
         let guess = row.guessed && matches!(self.geometry.kind(piece), Piece::Chunk(_));
         self.stats.prefetched_bytes += u64::from(if guess { data.bytes } else { 0 });
         if row.class != Class::Demand || data.bytes > 0 {
@@ -266,11 +270,9 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
 
     /// The answer to a request that has been taken back, or is about to be.
     fn late_body(&mut self, index: usize, peer: PeerId, data: &Data) -> Result<Landing, PeerError> {
-        let unsent_cancel = self.transfers.cancelling(peer, data.piece);
-        let row = self.peers.at_mut(index);
-        match unsent_cancel {
+        match self.transfers.cancelling(peer, data.piece) {
             Some(slot) => self.free_transfer(slot),
-            None if row.late_bodies > 0 => row.late_bodies -= 1,
+            None if self.peers.at(index).late_bodies > 0 => self.peers.change(index, |row| row.late_bodies -= 1),
             None => return Err(PeerError::Unexpected),
         }
         self.stats.discarded_bytes += u64::from(data.bytes);

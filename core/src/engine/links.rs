@@ -50,16 +50,17 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     /// keeps an eighth of its rows for links of its own, so that nobody can shut it off from its seed.
     pub fn admit(&mut self, now: Instant, address: Address, credit_bytes: u32) -> Option<PeerId> {
         let kept = if self.config.role == Role::Node { self.peers.len() / 8 } else { 0 };
-        if self.peers.in_use() + kept >= self.peers.len() {
+        if self.peers.sums().in_use + kept >= self.peers.len() {
             return None;
         }
         self.wake();
         let peer = self.peers.take(State::Greeting)?;
-        let row = self.peers.at_mut(peer.index());
-        row.inbound = true;
-        row.address = address;
-        row.credit_bytes = i64::from(credit_bytes);
-        row.last_received = now;
+        self.peers.change(peer.index(), |row| {
+            row.inbound = true;
+            row.address = address;
+            row.credit_bytes = i64::from(credit_bytes);
+            row.last_received = now;
+        });
         Some(peer)
     }
 
@@ -72,19 +73,21 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             role: row.role,
             rtt: row.rtt,
             bytes_per_sec: row.bytes_per_sec,
-            pieces: self.peers.had(index).count(),
+            pieces: row.pieces,
             in_flight: row.in_flight,
             uploads: row.uploads,
         })
     }
 
     pub(super) fn on_opened(&mut self, now: Instant, peer: PeerId, credit_bytes: u32) {
-        let Some(row) = self.peers.get_mut(peer).filter(|row| row.state == State::Dialing) else {
+        if self.peers.get(peer).is_none_or(|row| row.state != State::Dialing) {
             return self.count_stale(false);
-        };
-        row.state = State::Greeting;
-        row.credit_bytes = i64::from(credit_bytes);
-        row.last_received = now;
+        }
+        self.peers.change(peer.index(), |row| {
+            row.state = State::Greeting;
+            row.credit_bytes = i64::from(credit_bytes);
+            row.last_received = now;
+        });
     }
 
     /// The peer has introduced itself (version and image are right).
@@ -103,19 +106,21 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             }
         }
         let change_next = self.changes.next();
-        let Some(row) = self.peers.get_mut(peer) else { return };
-        row.state = State::Open;
-        row.role = hello.role;
-        row.node = hello.node;
-        row.requests_max = hello.requests_max.max(1);
-        row.change_next = change_next;
-        row.ping_due = now;
-        row.contacts_due = now;
+        self.peers.change(peer.index(), |row| {
+            row.state = State::Open;
+            row.role = hello.role;
+            row.node = hello.node;
+            row.requests_max = hello.requests_max.max(1);
+            row.change_next = change_next;
+            row.ping_due = now;
+            row.contacts_due = now;
+        });
+        let row = self.peers.at(peer.index());
         if row.inbound {
             let seen = row.address.ip;
             let ip = if hello.listen.ip == [0; 16] { seen } else { hello.listen.ip };
-            row.address = if hello.listen.is_dialable() { Address { ip, ..hello.listen } } else { Address::NONE };
-            let address = row.address;
+            let address = if hello.listen.is_dialable() { Address { ip, ..hello.listen } } else { Address::NONE };
+            self.peers.change(peer.index(), |row| row.address = address);
             self.contacts.add(address, false);
             self.contacts.claimed(address, peer);
         }
@@ -135,31 +140,20 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
 
     /// Closes a link: says why, then hangs up.
     pub(super) fn close(&mut self, peer: PeerId, farewell: Farewell, reason: Reason) {
-        if let Some(row) = self.peers.get_mut(peer) {
-            row.state = State::Closing(farewell, reason);
-        }
+        self.peers.change_of(peer, |row| row.state = State::Closing(farewell, reason));
     }
 
     pub(super) fn close_silent(&mut self, now: Instant) {
-        for index in 0..self.peers.len() {
-            let row = self.peers.at(index);
-            let up = matches!(row.state, State::Greeting | State::Open);
-            if up && now >= row.last_received + self.config.tuning.silence {
-                self.close(self.peers.id(index), Farewell::Leaving, Reason::Silent);
-            }
+        while let Some(index) = self.peers.next_silent(now) {
+            self.close(self.peers.id(index), Farewell::Leaving, Reason::Silent);
         }
     }
 
     /// What has changed is to be announced within a batch's time; more time among many, since all announce to all.
     pub(super) fn changes_due(&mut self, now: Instant) {
         let batch = self.config.tuning.batch.as_micros();
-        let due = now + Duration::from_micros(batch + batch * self.peers.open().count() as u64 / BATCH_PEERS);
-        for index in 0..self.peers.len() {
-            let row = self.peers.at_mut(index);
-            if row.is_open() {
-                row.changes_due = row.changes_due.min(due);
-            }
-        }
+        let due = now + Duration::from_micros(batch + batch * self.peers.sums().open as u64 / BATCH_PEERS);
+        self.peers.changes_due(due);
     }
 
     /// Hands a frame over for a peer.
@@ -173,14 +167,16 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     ) -> Option<Action> {
         let head_bytes = wire::encode(frame, head).ok()? as u16;
         let body_bytes = body.map_or(0, |(_, bytes)| bytes);
-        self.peers.handed_over(now, index, u32::from(head_bytes) + body_bytes, self.config.tuning.ping);
+        self.peers.handed_over(now, index, u32::from(head_bytes) + body_bytes);
         let peer = self.peers.id(index);
         Some(Action::Transmit { peer, head_bytes, body: body.map(|(body, _)| body) })
     }
 
     /// Links to make or to close, and what the peers are to be told.
     pub(super) fn poll_links(&mut self, now: Instant, head: &mut [u8]) -> Option<Action> {
-        for index in 0..self.peers.len() {
+        let blobs = !self.uplink_full();
+        let mut from = 0;
+        while let Some(index) = self.peers.next_news(from, now, blobs) {
             let row = *self.peers.at(index);
             let action = match row.state {
                 State::Closing(farewell, reason) => self.poll_closing(now, index, farewell, reason, head),
@@ -190,6 +186,8 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             if action.is_some() {
                 return action;
             }
+            self.peers.note(index);
+            from = index + 1;
         }
         self.poll_dial(now)
     }
@@ -203,10 +201,10 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         head: &mut [u8],
     ) -> Option<Action> {
         let peer = self.peers.id(index);
-        let row = self.peers.at_mut(index);
+        let row = self.peers.at(index);
         if row.hello_sent && row.takes_bytes() {
             // The farewell is the last frame; then the row is no longer able to take any.
-            row.hello_sent = false;
+            self.peers.change(index, |row| row.hello_sent = false);
             return self.transmit(now, index, &Frame::Bye(farewell), None, head);
         }
         self.drop_peer(now, peer);
@@ -214,21 +212,24 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     }
 
     fn poll_dial(&mut self, now: Instant) -> Option<Action> {
+        if !self.peers.has_room() {
+            return None;
+        }
         let address = self.contacts.next_to_dial(now, self.wants_links())?;
         let peer = self.peers.take(State::Dialing)?;
-        self.peers.at_mut(peer.index()).address = address;
+        self.peers.change(peer.index(), |row| row.address = address);
         self.contacts.dialled(address, peer);
         Some(Action::Dial { peer, address })
     }
 
     /// Whether nodes are to be dialled; seeds always are, if there is room.
     fn wants_links(&self) -> bool {
-        self.config.role == Role::Node && self.peers.in_use() < usize::from(self.config.tuning.links)
+        self.config.role == Role::Node && self.peers.sums().in_use < usize::from(self.config.tuning.links)
     }
 
     fn poll_peer(&mut self, now: Instant, index: usize, row: &PeerRow, head: &mut [u8]) -> Option<Action> {
         if !row.hello_sent {
-            self.peers.at_mut(index).hello_sent = true;
+            self.peers.change(index, |row| row.hello_sent = true);
             let hello = Hello {
                 version: wire::VERSION,
                 features: 0,
@@ -244,14 +245,14 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             return None;
         }
         if let Some(nonce) = row.pong {
-            self.peers.at_mut(index).pong = None;
+            self.peers.change(index, |row| row.pong = None);
             return self.transmit(now, index, &Frame::Pong(nonce), None, head);
         }
-        if row.blob.is_some() && !self.uplink_full(now) {
+        if row.blob.is_some() && !self.uplink_full() {
             return self.poll_blob(now, index, head);
         }
         if row.offers_sent == 0 {
-            self.peers.at_mut(index).offers_sent = 1;
+            self.peers.change(index, |row| row.offers_sent = 1);
             if let Some(profile) = self.config.profile {
                 let offer = Offer { kind: 1, digest: profile.digest, bytes: profile.bytes };
                 return self.transmit(now, index, &Frame::Offer(offer), None, head);
@@ -259,16 +260,18 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         }
         // The first ping is not put off by what else is said: it tells the round trip.
         if now >= row.ping_due || (row.rtt == Duration::ZERO && row.pinged.is_none()) {
-            let row = self.peers.at_mut(index);
-            row.ping_due = now + self.config.tuning.ping;
-            row.pinged = Some(now.as_micros());
+            let ping_due = now + self.config.tuning.ping;
+            self.peers.change(index, |row| {
+                row.ping_due = ping_due;
+                row.pinged = Some(now.as_micros());
+            });
             return self.transmit(now, index, &Frame::Ping(now.as_micros()), None, head);
         }
         self.poll_contacts(now, index, head).or_else(|| self.poll_holdings(now, index, head))
     }
 
     fn poll_blob(&mut self, now: Instant, index: usize, head: &mut [u8]) -> Option<Action> {
-        let mut range = self.peers.at_mut(index).blob.take()?;
+        let mut range = self.peers.change(index, |row| row.blob.take())?;
         let profile = self.config.profile.filter(|profile| profile.digest == range.digest);
         let (kind, total_bytes) = if range.digest == self.config.image {
             (BlobKind::Manifest, self.config.manifest_bytes)
@@ -286,14 +289,16 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
 
     fn poll_contacts(&mut self, now: Instant, index: usize, head: &mut [u8]) -> Option<Action> {
         let version = self.contacts.version();
-        let row = self.peers.at_mut(index);
+        let row = self.peers.at(index);
         if now < row.contacts_due || row.contacts_seen == version {
             return None;
         }
         let start = self.rng.below(u32::MAX);
-        row.contacts_seen = version;
-        row.contacts_due = now + CONTACTS_PAUSE;
         let own = row.address;
+        self.peers.change(index, |row| {
+            row.contacts_seen = version;
+            row.contacts_due = now + CONTACTS_PAUSE;
+        });
         let others = self.contacts.good(start).filter(|address| *address != own).take(CONTACTS_MAX);
         let mut packed = [0; CONTACTS_MAX * ADDRESS_BYTES];
         let length = wire::pack_addresses(others, &mut packed);
@@ -314,13 +319,14 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         if first < pieces && !nothing_to_tell {
             return self.poll_map(now, index, first, head);
         }
-        let row = self.peers.at_mut(index);
-        row.map_next = pieces;
+        self.peers.change(index, |row| row.map_next = pieces);
+        let row = self.peers.at(index);
         if now < row.changes_due {
             return None;
         }
         if !self.changes.reaches(row.change_next) {
-            row.change_next = self.changes.next();
+            let change_next = self.changes.next();
+            self.peers.change(index, |row| row.change_next = change_next);
             return self.poll_map(now, index, 0, head);
         }
         self.poll_changes(now, index, head)
@@ -339,7 +345,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             }
         }
         let length = encoder.finish();
-        self.peers.at_mut(index).map_next = covered;
+        self.peers.change(index, |row| row.map_next = covered);
         let map = Map { first, count: covered - first, runs: &buffer[..length] };
         self.transmit(now, index, &Frame::Map(map), None, head)
     }
@@ -354,7 +360,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             if !pieces.is_empty() && held != kind {
                 break;
             }
-            let known = held && self.peers.had(index).get(piece);
+            let known = held && self.peers.holders.get(index, piece);
             // A piece that has come and gone since is announced by its last change alone.
             let current = Bits::new(self.own.held, self.geometry.piece_count()).get(piece) == held;
             if !known && current && !pieces.contains(&piece) && pieces.push(piece).is_ok() {
@@ -362,11 +368,11 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             }
             number += 1;
         }
-        let row = self.peers.at_mut(index);
-        row.change_next = number;
-        if number == self.changes.next() {
-            row.changes_due = Instant::NEVER;
-        }
+        let all_told = number == self.changes.next();
+        self.peers.change(index, |row| {
+            row.change_next = number;
+            row.changes_due = if all_told { Instant::NEVER } else { row.changes_due };
+        });
         if pieces.is_empty() {
             return None;
         }
@@ -384,39 +390,14 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     }
 
     /// When there will be something to do about links.
-    pub(super) fn link_deadline(&self, now: Instant) -> Instant {
-        let mut next = if self.peers.in_use() < self.peers.len() {
-            self.contacts.next_retry(self.wants_links())
-        } else {
-            Instant::NEVER
-        };
-        let full = self.uplink_full(now);
-        for index in 0..self.peers.len() {
-            let row = self.peers.at(index);
-            // Then others may be served again.
-            next = if full && row.stalls_at() > now { next.min(row.stalls_at()) } else { next };
-            if matches!(row.state, State::Greeting | State::Open) {
-                next = next.min(row.last_received + self.config.tuning.silence);
-            }
-            if row.is_open() && row.takes_bytes() {
-                next = next.min(row.ping_due);
-                if row.role == Role::Node {
-                    next = next.min(row.changes_due);
-                }
-                if row.contacts_seen != self.contacts.version() {
-                    next = next.min(row.contacts_due);
-                }
-            }
-            for later in [row.busy_until, row.busy_for_demand_until] {
-                next = if later > now { next.min(later) } else { next };
-            }
-        }
-        next
+    fn link_deadline(&self) -> Instant {
+        let dial = if self.peers.has_room() { self.contacts.next_retry(self.wants_links()) } else { Instant::NEVER };
+        dial.min(self.peers.deadline(self.uplink_full()))
     }
 
     /// The earliest time at which anything is to be done.
-    pub(super) fn next_deadline(&self, now: Instant) -> Instant {
-        self.link_deadline(now).min(self.fetch_deadline(now))
+    pub(super) fn next_deadline(&mut self, now: Instant) -> Instant {
+        self.link_deadline().min(self.fetch_deadline(now))
     }
 
     /// Whether a guest has touched the chunk.

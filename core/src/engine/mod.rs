@@ -3,8 +3,8 @@
 //! *Purpose*: decides what to fetch, from whom and in which order, and whom to serve first.
 //! *Invariants*: output is derived from state when [`Engine::poll`] asks for it, so no queue can overflow; every order of
 //! calls is legal; the same calls give the same answers. [`Engine::check_invariants`] is the tables' part in code.
-//! *Units*: bytes on the wire, microseconds. *Bounds*: the storage given to [`Engine::new`]; a call costs at most
-//! O(peers + transfers + requests), times a forecast where prefetches start.
+//! *Units*: bytes on the wire, microseconds. *Bounds*: the storage given to [`Engine::new`]; a call looks at the rows that
+//! it is about or that are due, found in O(log rows), and a search for fetches also at those in flight.
 //!
 //! | module | decides |
 //! |---|---|
@@ -12,14 +12,18 @@
 //! | `serve` | whom to answer next, and how |
 //! | `links` | whom to link with, and what each peer is to be told |
 //! | `inbound` | what a peer's frames mean |
-//! | `peers`, `transfers`, `uploads`, `demands`, `contacts`, `announce` | the tables |
+//! | `peers`, `transfers`, `uploads`, `demands`, `contacts`, `hints`, `holders`, `announce` | the tables |
+//! | `agenda` | which row of a table is next |
 
+mod agenda;
 mod announce;
 mod config;
 mod contacts;
 mod demands;
 mod event;
 mod fetch;
+mod hints;
+mod holders;
 mod inbound;
 mod links;
 mod peers;
@@ -48,9 +52,13 @@ use crate::wire::Class;
 use announce::Changes;
 use contacts::Contacts;
 use demands::Demands;
-use peers::{Peers, State};
-use transfers::{Step, Transfers};
+use hints::Hints;
+use peers::Peers;
+use transfers::{LIVE, Step, Transfers, WAITING};
 use uploads::{Answer, ServedTo, Uploads};
+
+/// Steps of a fetch at which the host is to be told something.
+const TO_TELL: &[Step] = &[Step::Landed, Step::Genuine, Step::Delivered, Step::ToAbandon];
 
 /// Bitmaps of this node's own, with a bit for each piece.
 #[derive(Debug)]
@@ -80,7 +88,7 @@ pub struct Engine<'a, P, O, S> {
     demands: Demands<'a>,
     contacts: Contacts<'a>,
     changes: Changes<'a>,
-    hints: fetch::Hints,
+    hints: Hints,
     predictor: P,
     order: O,
     selector: S,
@@ -132,19 +140,21 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         let (held, rest) = storage_words.split_at_mut(words);
         let (flight, rest) = rest.split_at_mut(words);
         let (guessed, rest) = rest.split_at_mut(words);
-        let (touched, had) = rest.split_at_mut(words);
+        let (touched, rest) = rest.split_at_mut(words);
+        let (peer_words, transfer_words) = rest.split_at_mut(Peers::words(geometry, limits));
+        let tuning = config.tuning;
         let mut rng = Rng::new(config.seed);
         Ok(Self {
             geometry,
             own: Own { held, flight, guessed, touched },
-            peers: Peers::new(limits, storage.peers, had, words, geometry.piece_count()),
-            transfers: Transfers::new(&mut storage.transfers[..need.transfers]),
+            peers: Peers::new(limits, tuning, geometry, storage.peers, peer_words),
+            transfers: Transfers::new(&mut storage.transfers[..need.transfers], tuning.timeout, transfer_words),
             uploads: Uploads::new(&mut storage.uploads[..need.uploads], limits.requests_per_peer),
             served: ServedTo::new(&mut storage.served[..need.served]),
             demands: Demands::new(&mut storage.demands[..need.demands]),
             contacts: Contacts::new(&mut storage.contacts[..need.contacts]),
             changes: Changes::new(&mut storage.changes[..need.changes]),
-            hints: fetch::Hints::new(),
+            hints: Hints::new(),
             predictor,
             order,
             selector,
@@ -200,6 +210,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         if now < self.quiet_until {
             return None;
         }
+        self.peers.settle(now, self.contacts.version());
         self.give_up(now);
         self.look_for_work |= self.quiet_until != Instant::ZERO;
         let action = self
@@ -298,9 +309,10 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
                 index += 1;
             }
         }
-        for index in 0..self.transfers.len() {
-            let row = self.transfers.at(index);
-            if range.contains(&row.piece_number()) && row.is_live() {
+        let mut from = 0;
+        while let Some(index) = self.transfers.next(from, LIVE) {
+            from = index + 1;
+            if range.contains(&self.transfers.at(index).piece_number()) {
                 self.end_superseded(index);
             }
         }
@@ -316,6 +328,9 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         {
             self.predictor.settle(chunk, false);
         }
+        if let Piece::Leaf(_) = self.geometry.kind(piece) {
+            self.transfers.leaf_lost();
+        }
         self.refuse_uploads_of(piece);
     }
 
@@ -323,14 +338,16 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         let found = self.transfers.find(slot, Step::Landing);
         self.count_stale(found.is_some());
         let Some(index) = found else { return };
-        let row = self.transfers.at_mut(index);
-        row.step = Step::Landed;
+        let row = self.transfers.at(index);
         let (peer, elapsed, queued, bytes) = (row.peer, now - row.started, row.queued, row.bytes);
-        row.started = now;
-        if let Some(link) = self.peers.get_mut(peer) {
+        self.transfers.change(index, |row| {
+            row.step = Step::Landed;
+            row.started = now;
+        });
+        self.peers.change_of(peer, |link| {
             link.last_received = now;
             link.sample_rate(bytes, elapsed, queued);
-        }
+        });
         self.selector.observe(now, peer, Outcome::Delivered { bytes, elapsed });
         self.end_waiting_siblings(index);
     }
@@ -347,7 +364,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
                     self.stats.discarded_bytes += u64::from(self.transfers.at(index).bytes);
                     self.abandon(index);
                 } else {
-                    self.transfers.at_mut(index).step = Step::Genuine;
+                    self.transfers.set_step(index, Step::Genuine);
                 }
             }
             Verdict::Corrupt => {
@@ -399,10 +416,10 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             self.count_stale(false);
             return;
         }
-        for index in 0..self.transfers.len() {
-            let row = self.transfers.at(index);
-            let on_link = row.is_waiting() || matches!(row.step, Step::ToCancel | Step::Landing);
-            if row.peer == peer && on_link && row.step != Step::Free {
+        let mut from = 0;
+        while let Some(index) = self.transfers.next(from, &[Step::ToAsk, Step::Asked, Step::ToCancel, Step::Landing]) {
+            from = index + 1;
+            if self.transfers.at(index).peer == peer {
                 self.selector.observe(now, peer, Outcome::Refused);
                 self.free_transfer(index);
             }
@@ -415,20 +432,22 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
 
     /// What the host is to do with bodies that have come.
     fn poll_bodies(&mut self) -> Option<Action> {
-        for index in 0..self.transfers.len() {
+        let mut from = 0;
+        while let Some(index) = self.transfers.next(from, TO_TELL) {
+            from = index + 1;
             let (row, slot) = (self.transfers.at(index), self.transfers.id(index));
             let Some(piece) = self.geometry.piece(row.piece_number()) else { continue };
             match row.step {
                 Step::Landed if self.can_verify(piece) => {
-                    self.transfers.at_mut(index).step = Step::Verifying;
+                    self.transfers.set_step(index, Step::Verifying);
                     return Some(Action::Verify { slot, piece });
                 }
                 Step::Genuine if self.demands.remove(piece) => {
-                    self.transfers.at_mut(index).step = Step::Delivered;
+                    self.transfers.set_step(index, Step::Delivered);
                     return Some(Action::Deliver { slot, piece });
                 }
                 Step::Genuine | Step::Delivered => {
-                    self.transfers.at_mut(index).step = Step::Storing;
+                    self.transfers.set_step(index, Step::Storing);
                     return Some(Action::Store { slot, piece });
                 }
                 Step::ToAbandon => {
@@ -451,39 +470,44 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
 
     /// The tables' invariants, for tests: panics where one is broken.
     pub fn check_invariants(&self) {
+        self.peers.check();
+        self.transfers.check();
+        self.contacts.check();
         let pieces = self.geometry.piece_count();
         let flight = Bits::new(self.own.flight, pieces);
         let mut live = 0;
-        for (index, row) in self.transfers.iter().filter(|(_, row)| row.is_live()) {
+        for (index, row) in self.transfers.rows(LIVE) {
             assert!(flight.get(row.piece_number()), "a live fetch's piece is in the flight map");
-            let siblings = self
-                .transfers
-                .iter()
-                .filter(|(_, other)| other.is_live() && other.piece_number() == row.piece_number());
-            assert!(siblings.clone().count() <= 2, "a piece has at most two fetches");
-            live += u32::from(siblings.map(|(first, _)| first).min() == Some(index));
+            let siblings = self.transfers.live_of(row.piece_number()).map(|(sibling, _)| sibling);
+            assert!(self.transfers.live_of(row.piece_number()).count() <= 2, "a piece has at most two fetches");
+            live += u32::from(siblings.min() == Some(index));
+            if let Some(Piece::Chunk(chunk)) = self.geometry.piece(row.piece_number()).map(|p| self.geometry.kind(p)) {
+                let has_leaf = self.holds(self.geometry.leaf_piece(self.geometry.leaf_of(chunk)));
+                let looked_for = self.transfers.next_leafless(index) == Some(index);
+                assert!(has_leaf || looked_for, "a leaf page that is needed is looked for");
+            }
         }
         assert_eq!(flight.count(), live, "the flight map has a bit for each piece in flight, and no other");
         for (index, peer) in self.peers.open() {
             let id = self.peers.id(index);
-            let waiting = self.transfers.iter().filter(|(_, row)| row.peer == id && row.is_waiting());
-            assert_eq!(waiting.clone().count(), usize::from(peer.in_flight), "in_flight counts what is asked");
-            let bulk = waiting.filter(|(_, row)| row.class != Class::Demand).count();
+            let waiting = || self.transfers.rows(WAITING).filter(|(_, row)| row.peer == id);
+            assert_eq!(waiting().count(), usize::from(peer.in_flight), "in_flight counts what is asked");
+            let bulk = waiting().filter(|(_, row)| row.class != Class::Demand).count();
             assert_eq!(bulk, usize::from(peer.bulk), "bulk counts what no guest waits for");
             let rows = self.uploads.of_peer(index);
             assert_eq!(rows.clone().count(), usize::from(peer.uploads), "uploads counts the peer's requests");
             let loads = rows.filter(|(_, row)| matches!(row.answer, Answer::Loading | Answer::Loaded(_))).count();
             assert_eq!(loads, usize::from(peer.loads), "loads counts what the host loads");
+            if let Some(turns) = self.peers.turns(index) {
+                let expected =
+                    [false, true].map(|full| self.turn(index, full).map_or(peers::NO_TURN, |(turn, _)| turn));
+                assert!(!peer.answerable() || turns == expected, "turns are those of the requests");
+            }
         }
-        let unsent: u64 = (0..self.peers.len()).map(|index| self.peers.at(index).unsent_bytes).sum();
-        assert_eq!(unsent, self.peers.unsent_bytes(), "unsent bytes add up");
         let mut index = 0;
         while let Some((piece, _)) = self.demands.at(index) {
             assert!(!self.holds(piece), "nobody waits for what is held");
             index += 1;
-        }
-        for (index, row) in (0..self.peers.len()).map(|index| (index, self.peers.at(index))) {
-            assert!(row.state != State::Free || self.peers.had(index).count() == 0, "a free row knows nothing");
         }
     }
 }

@@ -1,15 +1,19 @@
 //! The table of links: what is known of each peer and what is owed to it.
 //!
 //! *Invariants*: a row in use has a generation of its own, so that a stale [`PeerId`] finds nothing; the bits of a free
-//! row are all clear. *Units*: bytes, microseconds. *Bounds*: as many rows as `Limits::peers`; every call is O(rows).
+//! row are all clear; sums, sets and agendas say what the rows say, since rows change by [`Peers::change`] alone.
+//! *Units*: bytes, microseconds. *Bounds*: as many rows as `Limits::peers`; a change is O(log rows), and only taking a row
+//! and finding a node by its name look at all of them.
 
-use super::config::Limits;
+use super::agenda::{Agenda, Tournament};
+use super::config::{Limits, Tuning};
+use super::holders::Holders;
 use crate::bitmap::{self, Bits};
-use crate::geometry::PieceIndex;
+use crate::geometry::{Geometry, PieceIndex};
 use crate::ids::{Address, NodeId, PeerId};
 use crate::policy::Supply;
 use crate::time::{Duration, Instant};
-use crate::wire::{BlobRange, Farewell, Role};
+use crate::wire::{BlobRange, Class, Farewell, Role};
 
 /// A peer that has taken nothing for so long does not keep others from being served.
 const STALLED: Duration = Duration::from_secs(1);
@@ -66,6 +70,8 @@ pub struct PeerRow {
     pub(super) unsent_bytes: u64,
     /// When some of these last left, or the first of them was handed over.
     pub(super) moved_at: Instant,
+    /// Whether it counts as one that does not take what it has asked for.
+    stalled: bool,
     /// Its requests that wait here.
     pub(super) uploads: u16,
     /// Of these, how many the host loads or has loaded.
@@ -74,6 +80,8 @@ pub struct PeerRow {
 
     // What we have of it.
     pub(super) last_received: Instant,
+    /// How many pieces it holds.
+    pub(super) pieces: u32,
     /// Pieces asked of it, or about to be, whose body has not begun to come.
     pub(super) in_flight: u16,
     /// Of these, how many no guest waits for.
@@ -113,10 +121,12 @@ impl PeerRow {
         credit_bytes: 0,
         unsent_bytes: 0,
         moved_at: Instant::ZERO,
+        stalled: false,
         uploads: 0,
         loads: 0,
         last_served: Instant::ZERO,
         last_received: Instant::ZERO,
+        pieces: 0,
         in_flight: 0,
         bulk: 0,
         late_bodies: 0,
@@ -136,9 +146,19 @@ impl PeerRow {
         self.credit_bytes > 0
     }
 
-    /// From when on the peer counts as one that does not take what it has asked for.
-    pub(super) fn stalls_at(&self) -> Instant {
-        if self.unsent_bytes == 0 { Instant::NEVER } else { self.moved_at + STALLED }
+    /// Whether its requests can be answered now.
+    pub(super) fn answerable(&self) -> bool {
+        self.is_open() && self.takes_bytes() && self.uploads > 0
+    }
+
+    /// When the peer will count as one that does not take what it has asked for.
+    fn stalls_at(&self) -> Instant {
+        if self.unsent_bytes == 0 || self.stalled { Instant::NEVER } else { self.moved_at + STALLED }
+    }
+
+    /// Of what was handed over, what its link is expected to send.
+    fn moving_bytes(&self) -> u64 {
+        if self.stalled { 0 } else { self.unsent_bytes }
     }
 
     /// A body came `elapsed` after it was asked for, with `queued` others before it: the rate is what they took together.
@@ -162,24 +182,149 @@ impl PeerRow {
 #[derive(Debug)]
 pub(super) struct Peers<'a> {
     rows: &'a mut [PeerRow],
-    had: &'a mut [u64],
-    words: usize,
-    pieces: u32,
-    unsent_bytes: u64,
+    pub(super) holders: Holders<'a>,
+    piece_count: u32,
+    tuning: Tuning,
+    /// The version of the contacts of which peers are told.
+    contacts_version: u32,
+    /// Deadlines up to then have been looked at.
+    settled: Instant,
+    sums: Sums,
+    sets: Sets<'a>,
+    agendas: Agendas<'a>,
 }
 
+/// What the rows add up to.
+#[derive(Debug, Default, Copy, Clone, PartialEq, Eq)]
+pub(super) struct Sums {
+    /// Rows in use.
+    pub in_use: usize,
+    /// Of these, open ones.
+    pub open: usize,
+    /// Requests of peers that wait here.
+    pub uploads: u32,
+    /// Bytes handed to the host and not yet sent.
+    pub unsent_bytes: u64,
+    /// Of these, what was handed over for peers that take it.
+    pub moving_bytes: u64,
+}
+
+impl Sums {
+    fn replace(&mut self, old: Self, new: Self) {
+        self.in_use = self.in_use + new.in_use - old.in_use;
+        self.open = self.open + new.open - old.open;
+        self.uploads = self.uploads + new.uploads - old.uploads;
+        self.unsent_bytes = self.unsent_bytes + new.unsent_bytes - old.unsent_bytes;
+        self.moving_bytes = self.moving_bytes + new.moving_bytes - old.moving_bytes;
+    }
+
+    fn of(row: &PeerRow) -> Self {
+        Self {
+            in_use: usize::from(row.state != State::Free),
+            open: usize::from(row.is_open()),
+            uploads: u32::from(row.uploads),
+            unsent_bytes: row.unsent_bytes,
+            moving_bytes: row.moving_bytes(),
+        }
+    }
+}
+
+/// Rows with a property, a bit each.
+#[derive(Debug)]
+struct Sets<'a> {
+    open: &'a mut [u64],
+    seeds: &'a mut [u64],
+    /// Open, and may be asked for what a guest waits for, unless busy.
+    demand: &'a mut [u64],
+    /// The same for what no guest waits for.
+    bulk: &'a mut [u64],
+}
+
+const SETS: usize = 4;
+
+/// Rows by when there is something to do about them. What can be done at once is due at time zero.
+#[derive(Debug)]
+struct Agendas<'a> {
+    /// Something to say, other than blobs and answers, or to close.
+    news: Agenda<'a>,
+    /// A blob to send, once there is room in the uplink.
+    blobs: Agenda<'a>,
+    /// Heard nothing of for too long.
+    silence: Agenda<'a>,
+    /// Takes nothing for too long.
+    stalls: Agenda<'a>,
+    /// Its requests are to be looked at before turns are compared.
+    reviews: Agenda<'a>,
+    /// Its next turn to be answered.
+    turns: Tournament<'a, 2>,
+    /// The same while the uplink is full.
+    turns_full: Tournament<'a, 2>,
+}
+
+/// What sets and agendas say of a row, in their order.
+#[derive(Debug, PartialEq, Eq)]
+struct Noted {
+    sets: [bool; SETS],
+    agendas: [Instant; AGENDAS - 1],
+}
+
+const AGENDAS: usize = 5;
+const TURNS: usize = 2;
+
+/// When it is a peer's turn to be answered, the least first; [`Tournament::OUT`]: not now.
+pub(super) type Turn = [u64; 2];
+pub(super) const NO_TURN: Turn = Tournament::<2>::OUT;
+
 impl<'a> Peers<'a> {
-    pub(super) fn new(limits: Limits, rows: &'a mut [PeerRow], had: &'a mut [u64], words: usize, pieces: u32) -> Self {
-        let rows = &mut rows[..usize::from(limits.peers)];
+    /// Words of storage that the table needs beside its rows.
+    pub(super) const fn words(geometry: Geometry, limits: Limits) -> usize {
+        let rows = limits.peers as usize;
+        Holders::words(geometry, limits)
+            + SETS * rows.div_ceil(64)
+            + AGENDAS * Agenda::words(rows)
+            + TURNS * Tournament::<2>::words(rows)
+    }
+
+    pub(super) fn new(
+        limits: Limits,
+        tuning: Tuning,
+        geometry: Geometry,
+        rows: &'a mut [PeerRow],
+        words: &'a mut [u64],
+    ) -> Self {
+        let count = usize::from(limits.peers);
+        let rows = &mut rows[..count];
         rows.fill(PeerRow::EMPTY);
-        had.fill(0);
-        // Without maps every row's is empty: nobody is known to hold anything.
-        let (words, pieces) = if limits.maps { (words, pieces) } else { (0, 0) };
-        Self { rows, had, words, pieces, unsent_bytes: 0 }
+        let (holders, words) = words.split_at_mut(Holders::words(geometry, limits));
+        let (sets, words) = words.split_at_mut(SETS * count.div_ceil(64));
+        sets.fill(0);
+        let (agendas, turns) = words.split_at_mut(AGENDAS * Agenda::words(count));
+        let [open, seeds, demand, bulk] = split(sets);
+        let [news, blobs, silence, stalls, reviews] = split(agendas).map(Agenda::new);
+        let [turns, turns_full] = split(turns).map(Tournament::new);
+        Self {
+            rows,
+            holders: Holders::new(holders, geometry, limits),
+            piece_count: geometry.piece_count(),
+            tuning,
+            contacts_version: 0,
+            settled: Instant::ZERO,
+            sums: Sums::default(),
+            sets: Sets { open, seeds, demand, bulk },
+            agendas: Agendas { news, blobs, silence, stalls, reviews, turns, turns_full },
+        }
     }
 
     pub(super) fn len(&self) -> usize {
         self.rows.len()
+    }
+
+    pub(super) fn sums(&self) -> &Sums {
+        &self.sums
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.sums.in_use < self.rows.len()
     }
 
     pub(super) fn id(&self, index: usize) -> PeerId {
@@ -191,99 +336,263 @@ impl<'a> Peers<'a> {
         &self.rows[index]
     }
 
-    pub(super) fn at_mut(&mut self, index: usize) -> &mut PeerRow {
-        &mut self.rows[index]
-    }
-
     /// The row that `peer` names, unless that link is gone.
     pub(super) fn get(&self, peer: PeerId) -> Option<&PeerRow> {
         self.rows.get(peer.index()).filter(|row| row.generation == peer.generation() && row.state != State::Free)
     }
 
-    pub(super) fn get_mut(&mut self, peer: PeerId) -> Option<&mut PeerRow> {
-        let row = self.rows.get_mut(peer.index())?;
-        (row.generation == peer.generation() && row.state != State::Free).then_some(row)
+    /// Changes the row at `index`.
+    pub(super) fn change<T>(&mut self, index: usize, change: impl FnOnce(&mut PeerRow) -> T) -> T {
+        let row = &mut self.rows[index];
+        let old = Sums::of(row);
+        let result = change(row);
+        self.sums.replace(old, Sums::of(row));
+        self.note(index);
+        result
+    }
+
+    /// Changes the row that `peer` names, unless that link is gone.
+    pub(super) fn change_of<T>(&mut self, peer: PeerId, change: impl FnOnce(&mut PeerRow) -> T) -> Option<T> {
+        self.get(peer)?;
+        Some(self.change(peer.index(), change))
+    }
+
+    /// Brings the sets and agendas up to date with a row.
+    pub(super) fn note(&mut self, index: usize) {
+        let note = self.noted(&self.rows[index]);
+        let sets = [&mut *self.sets.open, self.sets.seeds, self.sets.demand, self.sets.bulk];
+        for (set, member) in sets.into_iter().zip(note.sets) {
+            bitmap::assign(set, index as u32, member);
+        }
+        let Agendas { news, blobs, silence, stalls, .. } = &mut self.agendas;
+        for (agenda, at) in [news, blobs, silence, stalls].into_iter().zip(note.agendas) {
+            agenda.set(index, at);
+        }
+        self.review(index);
+    }
+
+    fn noted(&self, row: &PeerRow) -> Noted {
+        let at_once = |due| if due { Instant::ZERO } else { Instant::NEVER };
+        let is_up = matches!(row.state, State::Greeting | State::Open);
+        let silent_at = if is_up { row.last_received + self.tuning.silence } else { Instant::NEVER };
+        let blob_at = at_once(row.is_open() && row.takes_bytes() && row.blob.is_some());
+        let is_seed = row.role == Role::Seed;
+        let bulk_max = if is_seed { self.tuning.prefetches_per_seed } else { self.tuning.prefetches_per_peer };
+        let demand = row.is_open() && row.in_flight < row.requests_max;
+        Noted {
+            sets: [row.is_open(), is_seed, demand, demand && row.bulk < bulk_max],
+            agendas: [self.news_at(row), blob_at, silent_at, row.stalls_at()],
+        }
+    }
+
+    /// The peer's requests are to be looked at before turns are compared.
+    pub(super) fn review(&mut self, index: usize) {
+        if self.rows[index].answerable() {
+            self.agendas.reviews.set(index, Instant::ZERO);
+        } else {
+            self.agendas.reviews.set(index, Instant::NEVER);
+            self.agendas.turns.set(index, NO_TURN);
+            self.agendas.turns_full.set(index, NO_TURN);
+        }
+    }
+
+    /// The peer's requests have been looked at: its turn, and that while the uplink is full.
+    pub(super) fn reviewed(&mut self, index: usize, turn: Turn, turn_full: Turn, again: bool) {
+        self.agendas.turns.set(index, turn);
+        self.agendas.turns_full.set(index, turn_full);
+        self.agendas.reviews.set(index, if again { Instant::ZERO } else { Instant::NEVER });
+    }
+
+    /// The first row, at or after `from`, whose requests are to be looked at.
+    pub(super) fn next_review(&self, from: usize) -> Option<usize> {
+        self.agendas.reviews.next_due(from, Instant::ZERO)
+    }
+
+    /// The row whose turn it is to be answered.
+    pub(super) fn next_turn(&self, full: bool) -> Option<usize> {
+        let turns = if full { &self.agendas.turns_full } else { &self.agendas.turns };
+        let least = turns.least();
+        if least == NO_TURN { None } else { turns.next(0, least) }
+    }
+
+    /// When there is something to say to the peer, other than blobs and answers, or its link is to be closed.
+    fn news_at(&self, row: &PeerRow) -> Instant {
+        // When it is no longer busy something may be asked of it.
+        let busy = [row.busy_until, row.busy_for_demand_until].into_iter().filter(|until| *until > self.settled);
+        let busy = busy.min().unwrap_or(Instant::NEVER);
+        match row.state {
+            State::Closing(..) => Instant::ZERO,
+            State::Greeting | State::Open if row.takes_bytes() && !row.hello_sent => Instant::ZERO,
+            State::Open if row.takes_bytes() => busy.min(self.open_news_at(row)),
+            _ => busy,
+        }
+    }
+
+    fn open_news_at(&self, row: &PeerRow) -> Instant {
+        let is_node = row.role == Role::Node;
+        let never_pinged = row.rtt == Duration::ZERO && row.pinged.is_none();
+        let map_due = is_node && row.map_next < self.piece_count;
+        if row.pong.is_some() || row.offers_sent == 0 || never_pinged || map_due {
+            return Instant::ZERO;
+        }
+        let changes_due = if is_node { row.changes_due } else { Instant::NEVER };
+        let contacts_due = if row.contacts_seen == self.contacts_version { Instant::NEVER } else { row.contacts_due };
+        row.ping_due.min(changes_due).min(contacts_due)
+    }
+
+    /// It is `now`, and the contacts are at this version.
+    pub(super) fn settle(&mut self, now: Instant, contacts_version: u32) {
+        self.settled = now;
+        while let Some(index) = self.agendas.stalls.next_due(0, now) {
+            self.change(index, |row| row.stalled = true);
+        }
+        if self.contacts_version != contacts_version {
+            self.contacts_version = contacts_version;
+            (0..self.rows.len()).for_each(|index| self.note(index));
+        }
+    }
+
+    /// The first row, at or after `from`, of which there is something to say or to close; with blobs or without.
+    pub(super) fn next_news(&self, from: usize, now: Instant, blobs: bool) -> Option<usize> {
+        let news = self.agendas.news.next_due(from, now);
+        let blob = self.agendas.blobs.next_due(from, now).filter(|_| blobs);
+        news.into_iter().chain(blob).min()
+    }
+
+    /// A row of which nothing has been heard for too long.
+    pub(super) fn next_silent(&self, now: Instant) -> Option<usize> {
+        self.agendas.silence.next_due(0, now)
+    }
+
+    /// When there will be something to do; stalls count only if `full`.
+    pub(super) fn deadline(&self, full: bool) -> Instant {
+        // Then others may be served again.
+        let stall = if full { self.agendas.stalls.earliest() } else { Instant::NEVER };
+        stall.min(self.agendas.silence.earliest()).min(self.agendas.news.earliest())
     }
 
     pub(super) fn open(&self) -> impl Iterator<Item = (usize, &PeerRow)> {
-        self.rows.iter().enumerate().filter(|(_, row)| row.is_open())
+        let open = Bits::new(self.sets.open, self.rows.len() as u32);
+        open.runs(0)
+            .flat_map(|(first, count)| first..first + count)
+            .map(|index| (index as usize, &self.rows[index as usize]))
     }
 
-    pub(super) fn in_use(&self) -> usize {
-        self.rows.iter().filter(|row| row.state != State::Free).count()
+    /// Peers `64 n .. 64 n + 64` that may be asked for something of a class, unless busy; seeds among them if `seeds`.
+    pub(super) fn askable(&self, class: Class, n: usize, seeds: bool) -> u64 {
+        let set = if class == Class::Demand { self.sets.demand[n] } else { self.sets.bulk[n] };
+        if seeds { set } else { set & !self.sets.seeds[n] }
     }
 
     /// Takes a free row.
     pub(super) fn take(&mut self, state: State) -> Option<PeerId> {
         let index = self.rows.iter().position(|row| row.state == State::Free)?;
-        let generation = self.rows[index].generation.wrapping_add(1);
-        self.rows[index] = PeerRow { state, generation, ..PeerRow::EMPTY };
+        self.change(index, |row| {
+            *row = PeerRow { state, generation: row.generation.wrapping_add(1), ..PeerRow::EMPTY };
+        });
         Some(self.id(index))
     }
 
     /// Frees a row.
     pub(super) fn free(&mut self, peer: PeerId) {
-        let words = self.words;
-        let Some(row) = self.get_mut(peer) else { return };
-        let unsent = row.unsent_bytes;
-        row.state = State::Free;
-        row.unsent_bytes = 0;
-        self.unsent_bytes -= unsent;
-        self.had[peer.index() * words..][..words].fill(0);
-    }
-
-    pub(super) fn had(&self, index: usize) -> Bits<'_> {
-        Bits::new(&self.had[index * self.words..][..self.words], self.pieces)
+        if self.get(peer).is_none() {
+            return;
+        }
+        self.note_pieces(peer.index(), 0, self.piece_count, false);
+        self.change(peer.index(), |row| {
+            row.state = State::Free;
+            row.unsent_bytes = 0;
+        });
     }
 
     /// Notes that the peer holds, or does not hold, a run that lies within the image.
-    pub(super) fn note(&mut self, index: usize, first: u32, count: u32, held: bool) {
-        if self.words == 0 {
+    pub(super) fn note_pieces(&mut self, index: usize, first: u32, count: u32, held: bool) {
+        let row = &mut self.rows[index];
+        if !held && row.pieces == 0 {
             return;
         }
-        bitmap::assign_run(&mut self.had[index * self.words..][..self.words], first, count, held);
+        let changed = self.holders.assign(index, first, count, held);
+        row.pieces = if held { row.pieces + changed } else { row.pieces - changed };
     }
 
-    /// Bytes handed to the host and not yet sent, over all links.
-    pub(super) fn unsent_bytes(&self) -> u64 {
-        self.unsent_bytes
-    }
-
-    /// Of these, what was handed over for peers that take it.
-    pub(super) fn moving_bytes(&self, now: Instant) -> u64 {
-        self.rows.iter().filter(|row| now < row.stalls_at()).map(|row| row.unsent_bytes).sum()
+    /// What has changed is to be announced to all by then.
+    pub(super) fn changes_due(&mut self, due: Instant) {
+        for index in 0..self.rows.len() {
+            if self.rows[index].is_open() && self.rows[index].changes_due > due {
+                self.change(index, |row| row.changes_due = due);
+            }
+        }
     }
 
     /// Notes that bytes were handed over for a peer.
-    pub(super) fn handed_over(&mut self, now: Instant, index: usize, bytes: u32, ping: Duration) {
-        let row = &mut self.rows[index];
-        row.moved_at = if row.unsent_bytes == 0 { now } else { row.moved_at };
-        row.credit_bytes -= i64::from(bytes);
-        row.unsent_bytes += u64::from(bytes);
-        row.ping_due = row.ping_due.max(now + ping);
-        self.unsent_bytes += u64::from(bytes);
+    pub(super) fn handed_over(&mut self, now: Instant, index: usize, bytes: u32) {
+        let ping_due = now + self.tuning.ping;
+        self.change(index, |row| {
+            if row.unsent_bytes == 0 {
+                row.moved_at = now;
+                row.stalled = false;
+            }
+            row.credit_bytes -= i64::from(bytes);
+            row.unsent_bytes += u64::from(bytes);
+            row.ping_due = row.ping_due.max(ping_due);
+        });
     }
 
     /// Notes that bytes have left.
     pub(super) fn sent(&mut self, now: Instant, peer: PeerId, bytes: u32) -> bool {
-        let Some(row) = self.get_mut(peer) else { return false };
-        let bytes = u64::from(bytes).min(row.unsent_bytes);
-        row.moved_at = now;
-        row.credit_bytes += bytes as i64;
-        row.unsent_bytes -= bytes;
-        self.unsent_bytes -= bytes;
-        true
+        let sent = self.change_of(peer, |row| {
+            let bytes = u64::from(bytes).min(row.unsent_bytes);
+            row.moved_at = now;
+            row.stalled = false;
+            row.credit_bytes += bytes as i64;
+            row.unsent_bytes -= bytes;
+        });
+        sent.is_some()
     }
 
     /// The open link to a node.
     pub(super) fn by_node(&self, node: NodeId) -> Option<usize> {
         self.open().find(|(_, row)| row.node == node).map(|(index, _)| index)
     }
+
+    /// Panics unless sums, sets and agendas say what the rows say. A row that is due may have become due for nothing.
+    pub(super) fn check(&self) {
+        let mut sums = Sums::default();
+        for (index, row) in self.rows.iter().enumerate() {
+            sums.replace(Sums::default(), Sums::of(row));
+            let mut noted = self.noted(row);
+            let has = |set: &[u64]| Bits::new(set, self.rows.len() as u32).get(index as u32);
+            let sets = [&*self.sets.open, self.sets.seeds, self.sets.demand, self.sets.bulk].map(has);
+            let Agendas { news, blobs, silence, stalls, .. } = &self.agendas;
+            let agendas = [news, blobs, silence, stalls].map(|agenda| agenda.get(index));
+            if agendas[0] <= self.settled {
+                noted.agendas[0] = agendas[0];
+            }
+            assert_eq!(Noted { sets, agendas }, noted, "sets and agendas say what the row says");
+            assert!(row.state != State::Free || row.pieces == 0, "a free row knows nothing");
+        }
+        assert_eq!(sums, self.sums, "the rows add up");
+        let pieces: u64 = self.rows.iter().map(|row| u64::from(row.pieces)).sum();
+        assert_eq!(pieces, self.holders.count(), "pieces counts what peers hold");
+    }
+
+    /// What is kept of a peer's turn, unless its requests are to be looked at first.
+    pub(super) fn turns(&self, index: usize) -> Option<[Turn; 2]> {
+        let settled = self.agendas.reviews.get(index) == Instant::NEVER;
+        settled.then(|| [self.agendas.turns.get(index), self.agendas.turns_full.get(index)])
+    }
+}
+
+/// Equal parts of `words`.
+pub(super) fn split<const PARTS: usize>(words: &mut [u64]) -> [&mut [u64]; PARTS] {
+    let each = words.len() / PARTS;
+    let mut parts = words.chunks_exact_mut(each);
+    core::array::from_fn(|_| parts.next().unwrap_or_default())
 }
 
 impl Supply for Peers<'_> {
     fn holders(&self, piece: PieceIndex) -> u16 {
-        let holds = |(index, row): &(usize, &PeerRow)| row.role == Role::Node && self.had(*index).get(piece.get());
-        self.open().filter(holds).count() as u16
+        let nodes = |n: usize| self.holders.of_piece(piece.get(), n) & self.sets.open[n] & !self.sets.seeds[n];
+        (0..self.sets.open.len()).map(|n| nodes(n).count_ones() as u16).sum()
     }
 }

@@ -4,8 +4,9 @@
 //! ends. *Units*: bytes, milliseconds. *Bounds*: a queue of `Limits::requests_per_peer` a peer; two loads a peer.
 
 use super::event::{Action, Body};
+use super::peers::{NO_TURN, Turn};
 use super::transfers::Step;
-use super::uploads::Answer;
+use super::uploads::{Answer, Upload};
 use super::{Engine, PeerError};
 use crate::geometry::PieceIndex;
 use crate::ids::UploadId;
@@ -30,6 +31,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             if let Some(row) = known {
                 let row = self.uploads.at_mut(row);
                 row.class = row.class.min(request.class);
+                self.peers.review(index);
                 continue;
             }
             if request.raise {
@@ -37,7 +39,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             }
             let answer = self.decide(now, index, piece, request);
             self.uploads.add(index, number, request.class, answer).ok_or(PeerError::TooMany)?;
-            self.peers.at_mut(index).uploads += 1;
+            self.peers.change(index, |row| row.uploads += 1);
             match answer {
                 Answer::Queued if self.config.role == Role::Seed => {
                     self.served.note(now, piece, self.peers.id(index));
@@ -66,7 +68,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         if !self.holds(piece) {
             return if self.promises(piece) { Answer::Queued } else { Answer::Refuse };
         }
-        let queued: u32 = (0..self.peers.len()).map(|peer| u32::from(self.peers.at(peer).uploads)).sum();
+        let queued = self.peers.sums().uploads;
         if self.config.role == Role::Seed {
             let spare = request.class == Class::Demand && queued == 0;
             return match self.redirect(now, index, piece) {
@@ -113,6 +115,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         self.count_stale(found.is_some());
         if let Some(row) = found {
             self.uploads.at_mut(row).answer = Answer::Loaded(bytes);
+            self.peers.review(self.uploads.peer_index(row));
         }
     }
 
@@ -126,6 +129,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             if let Some(row) = found {
                 self.unload(row);
                 self.uploads.at_mut(row).answer = Answer::Refuse;
+                self.peers.review(index);
             }
         }
     }
@@ -140,7 +144,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     fn free_upload(&mut self, row: usize) {
         self.unload(row);
         let index = self.uploads.peer_index(row);
-        self.peers.at_mut(index).uploads -= 1;
+        self.peers.change(index, |row| row.uploads -= 1);
         self.uploads.free(row);
     }
 
@@ -148,54 +152,56 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     fn unload(&mut self, row: usize) {
         if matches!(self.uploads.at(row).answer, Answer::Loading | Answer::Loaded(_)) {
             let index = self.uploads.peer_index(row);
-            self.peers.at_mut(index).loads -= 1;
+            self.peers.change(index, |row| row.loads -= 1);
         }
     }
 
     /// Answers to send, the most urgent first; short ones before bodies.
     pub(super) fn poll_uploads(&mut self, now: Instant, head: &mut [u8]) -> Option<Action> {
-        let mut best: Option<((Class, Instant, u64), usize)> = None;
-        let full = self.uplink_full(now);
-        for index in 0..self.peers.len() {
-            let link = *self.peers.at(index);
-            if link.uploads == 0 || !link.is_open() || !link.takes_bytes() {
-                continue;
-            }
+        let mut from = 0;
+        while let Some(index) = self.peers.next_review(from) {
+            from = index + 1;
             self.refuse_broken_promises(index);
-            let mut denial = None;
-            for (row, upload) in self.uploads.of_peer(index) {
-                let ready = match upload.answer {
-                    Answer::Loaded(_) => !full,
-                    // A demand is loaded all the same, so that it goes before all others once there is room.
-                    Answer::Queued if full && upload.class != Class::Demand => false,
-                    Answer::Queued => link.loads < LOADS_MAX && self.held().get(upload.piece),
-                    Answer::Busy(_) | Answer::Refuse | Answer::Redirect(..) => {
-                        denial = Some(row);
-                        break;
-                    }
-                    Answer::Free | Answer::Loading => false,
-                };
-                let key = (upload.class, link.last_served, upload.number);
-                if ready && best.is_none_or(|(least, _)| key < least) {
-                    best = Some((key, row));
-                }
-            }
-            if let Some(row) = denial {
+            if let Some(row) = self.denial(index) {
                 return self.send_denial(now, index, row, head);
             }
+            let [turn, turn_full] = [false, true].map(|full| self.turn(index, full).map_or(NO_TURN, |(turn, _)| turn));
+            let promised = |upload: &Upload| upload.answer == Answer::Queued && !self.held().get(upload.piece);
+            let again = self.uploads.of_peer(index).any(|(_, upload)| promised(upload));
+            self.peers.reviewed(index, turn, turn_full, again);
         }
-        let (_, row) = best?;
+        let full = self.uplink_full();
+        let (_, row) = self.turn(self.peers.next_turn(full)?, full)?;
         match self.uploads.at(row).answer {
             Answer::Loaded(bytes) => self.send_piece(now, row, bytes, head),
             _ => self.load(row),
         }
     }
 
+    /// A request of the peer whose answer is no body.
+    fn denial(&self, index: usize) -> Option<usize> {
+        let short = |answer| matches!(answer, Answer::Busy(_) | Answer::Refuse | Answer::Redirect(..));
+        self.uploads.of_peer(index).find(|(_, upload)| short(upload.answer)).map(|(row, _)| row)
+    }
+
+    /// The peer's most urgent request that can be answered with a body, or loaded, and its turn among all peers'.
+    pub(super) fn turn(&self, index: usize, full: bool) -> Option<(Turn, usize)> {
+        let link = self.peers.at(index);
+        let ready = |upload: &Upload| match upload.answer {
+            Answer::Loaded(_) => !full,
+            // A demand is loaded all the same, so that it goes before all others once there is room.
+            Answer::Queued if full && upload.class != Class::Demand => false,
+            Answer::Queued => link.loads < LOADS_MAX && self.held().get(upload.piece),
+            _ => false,
+        };
+        let ready = self.uploads.of_peer(index).filter(|(_, upload)| ready(upload));
+        ready.map(|(row, upload)| (turn_of(upload, link.last_served), row)).min()
+    }
+
     /// Whether as much as may be has been handed over and not yet sent. What waits for a peer that takes nothing is not in
     /// the uplink's way.
-    pub(super) fn uplink_full(&self, now: Instant) -> bool {
-        let most = u64::from(self.config.unsent_bytes_max);
-        self.peers.unsent_bytes() >= most && self.peers.moving_bytes(now) >= most
+    pub(super) fn uplink_full(&self) -> bool {
+        self.peers.sums().moving_bytes >= u64::from(self.config.unsent_bytes_max)
     }
 
     /// Requests that wait for pieces that will not come after all are refused.
@@ -213,7 +219,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         let piece = self.geometry.piece(self.uploads.at(row).piece)?;
         self.uploads.at_mut(row).answer = Answer::Loading;
         let index = self.uploads.peer_index(row);
-        self.peers.at_mut(index).loads += 1;
+        self.peers.change(index, |row| row.loads += 1);
         Some(Action::Load { upload: self.uploads.id(row), piece })
     }
 
@@ -222,7 +228,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         let piece = self.geometry.piece(number)?;
         let index = self.uploads.peer_index(row);
         self.free_upload(row);
-        self.peers.at_mut(index).last_served = now;
+        self.peers.change(index, |row| row.last_served = now);
         self.stats.uploaded_bytes += u64::from(bytes);
         let data = Data { piece: number, bytes };
         self.transmit(now, index, &Frame::Data(data), Some((Body::Piece(piece), bytes)), head)
@@ -239,4 +245,9 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         self.free_upload(row);
         self.transmit(now, index, &frame, None, head)
     }
+}
+
+/// By class, then who was served longest ago, then who asked first.
+fn turn_of(upload: &Upload, last_served: Instant) -> Turn {
+    [(upload.class as u64) << 62 | last_served.as_micros(), upload.number]
 }

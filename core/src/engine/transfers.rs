@@ -1,11 +1,16 @@
 //! The table of fetches: each is a piece asked of a peer, and a slot for its body at the host.
 //!
 //! *Invariants*: a piece has at most two fetches (the second is a hedge); its bit in the flight map is set exactly while
-//! it has one. *Bounds*: as many rows as `Limits::transfers`; every call is O(rows).
+//! it has one; the sets and the agenda say what the rows say, since rows change by [`Transfers::change`] alone.
+//! *Bounds*: as many rows as `Limits::transfers`; every call is O(rows in use).
+
+use super::agenda::Agenda;
+use super::peers::split;
+use crate::bitmap;
 
 use crate::geometry::PieceIndex;
 use crate::ids::{PeerId, SlotId};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wire::Class;
 
 /// How far a fetch has come. The names say what happened last, or what is to be done next.
@@ -30,6 +35,24 @@ pub(super) enum Step {
     /// The host is to forget the buffer.
     ToAbandon,
 }
+
+const STEPS: usize = 11;
+const CLASSES: usize = 3;
+
+/// At these the peer may still be asked, or has been asked and has not begun to answer.
+pub(super) const WAITING: &[Step] = &[Step::ToAsk, Step::Asked];
+
+/// From these the piece may still come.
+pub(super) const LIVE: &[Step] = &[
+    Step::ToAsk,
+    Step::Asked,
+    Step::Landing,
+    Step::Landed,
+    Step::Verifying,
+    Step::Genuine,
+    Step::Delivered,
+    Step::Storing,
+];
 
 /// A fetch; opaque to the caller.
 #[derive(Debug, Copy, Clone)]
@@ -94,12 +117,35 @@ impl Transfer {
 #[derive(Debug)]
 pub(super) struct Transfers<'a> {
     rows: &'a mut [Transfer],
+    timeout: Duration,
+    /// Rows by step, a bit each.
+    steps: [&'a mut [u64]; STEPS],
+    /// Rows by class, in use or not.
+    classes: [&'a mut [u64]; CLASSES],
+    /// Rows of chunks whose leaf page may be neither held nor on its way.
+    leafless: &'a mut [u64],
+    /// Rows by when they are given up.
+    timeouts: Agenda<'a>,
 }
 
 impl<'a> Transfers<'a> {
-    pub(super) fn new(rows: &'a mut [Transfer]) -> Self {
+    /// Words of storage that the table needs beside its rows.
+    pub(super) const fn words(rows: usize) -> usize {
+        (STEPS + CLASSES + 1) * rows.div_ceil(64) + Agenda::words(rows)
+    }
+
+    /// All rows are free; one is given up `timeout` after it was started. `words` as [`words`](Self::words) says.
+    pub(super) fn new(rows: &'a mut [Transfer], timeout: Duration, words: &'a mut [u64]) -> Self {
         rows.fill(Transfer::EMPTY);
-        Self { rows }
+        let set_words = rows.len().div_ceil(64);
+        let (sets, timeouts) = words.split_at_mut((STEPS + CLASSES + 1) * set_words);
+        sets.fill(0);
+        let (steps, sets) = sets.split_at_mut(STEPS * set_words);
+        let (classes, leafless) = sets.split_at_mut(CLASSES * set_words);
+        let (steps, classes) = (split::<STEPS>(steps), split::<CLASSES>(classes));
+        bitmap::assign_run(steps[Step::Free as usize], 0, rows.len() as u32, true);
+        bitmap::assign_run(classes[Class::Fill as usize], 0, rows.len() as u32, true);
+        Self { rows, timeout, steps, classes, leafless, timeouts: Agenda::new(timeouts) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -110,8 +156,41 @@ impl<'a> Transfers<'a> {
         &self.rows[index]
     }
 
-    pub(super) fn at_mut(&mut self, index: usize) -> &mut Transfer {
-        &mut self.rows[index]
+    /// Changes the row at `index`.
+    pub(super) fn change(&mut self, index: usize, change: impl FnOnce(&mut Transfer)) {
+        let row = &mut self.rows[index];
+        let (step, class) = (row.step, row.class);
+        change(row);
+        if row.step != step {
+            bitmap::assign(self.steps[step as usize], index as u32, false);
+            bitmap::assign(self.steps[row.step as usize], index as u32, true);
+        }
+        if row.class != class {
+            bitmap::assign(self.classes[class as usize], index as u32, false);
+            bitmap::assign(self.classes[row.class as usize], index as u32, true);
+        }
+        self.timeouts.set(index, self.gives_up_at(&self.rows[index]));
+    }
+
+    pub(super) fn set_step(&mut self, index: usize, step: Step) {
+        self.change(index, |row| row.step = step);
+    }
+
+    /// When the fetch is given up. Never, once the host has to say what is next. A chunk that waits for its leaf page gives
+    /// way too, or else, when the table is full of such, the page could not be fetched.
+    fn gives_up_at(&self, row: &Transfer) -> Instant {
+        let gives_up = row.is_waiting() || row.step == Step::Landed;
+        if gives_up { row.started + self.timeout } else { Instant::NEVER }
+    }
+
+    /// The first row, at or after `from`, that is to be given up.
+    pub(super) fn next_timeout(&self, from: usize, now: Instant) -> Option<usize> {
+        self.timeouts.next_due(from, now)
+    }
+
+    /// When the first row is to be given up.
+    pub(super) fn earliest_timeout(&self) -> Instant {
+        self.timeouts.earliest()
     }
 
     pub(super) fn id(&self, index: usize) -> SlotId {
@@ -123,36 +202,99 @@ impl<'a> Transfers<'a> {
         (row.generation == slot.generation() && row.step == step).then_some(slot.index())
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Transfer)> + Clone {
-        self.rows.iter().enumerate().filter(|(_, row)| row.step != Step::Free)
+    /// The first row, at or after `from`, at one of these steps.
+    pub(super) fn next(&self, from: usize, steps: &[Step]) -> Option<usize> {
+        self.next_in(from, |word| self.at_steps(steps, word))
+    }
+
+    /// The same among those of a class.
+    pub(super) fn next_of(&self, from: usize, class: Class, steps: &[Step]) -> Option<usize> {
+        self.next_in(from, |word| self.at_steps(steps, word) & self.classes[class as usize][word])
+    }
+
+    /// The first live row, at or after `from`, whose leaf page may be missing.
+    pub(super) fn next_leafless(&self, from: usize) -> Option<usize> {
+        self.next_in(from, |word| self.leafless[word] & self.at_steps(LIVE, word))
+    }
+
+    /// The row's leaf page is held.
+    pub(super) fn has_leaf(&mut self, index: usize) {
+        bitmap::assign(self.leafless, index as u32, false);
+    }
+
+    /// A leaf page is gone: any row's may be missing.
+    pub(super) fn leaf_lost(&mut self) {
+        self.leafless.fill(u64::MAX);
+    }
+
+    /// Rows of this word of the sets that are at one of these steps.
+    fn at_steps(&self, steps: &[Step], word: usize) -> u64 {
+        steps.iter().fold(0, |rows, step| rows | self.steps[*step as usize][word])
+    }
+
+    fn next_in(&self, from: usize, set: impl Fn(usize) -> u64) -> Option<usize> {
+        let mut bits_mask = u64::MAX << (from % 64);
+        for word in from / 64..self.leafless.len() {
+            let bits = set(word) & bits_mask;
+            if bits != 0 {
+                return Some(word * 64 + bits.trailing_zeros() as usize);
+            }
+            bits_mask = u64::MAX;
+        }
+        None
+    }
+
+    /// Rows at one of these steps.
+    pub(super) fn rows(&self, steps: &'static [Step]) -> impl Iterator<Item = (usize, &Transfer)> {
+        let mut from = 0;
+        core::iter::from_fn(move || {
+            let index = self.next(from, steps)?;
+            from = index + 1;
+            Some((index, &self.rows[index]))
+        })
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.rows.iter().any(|row| row.step == Step::Free)
+        self.next(0, &[Step::Free]).is_some()
+    }
+
+    /// Rows in use.
+    pub(super) fn in_use(&self) -> usize {
+        let free = self.steps[Step::Free as usize].iter().map(|word| word.count_ones() as usize);
+        self.rows.len() - free.sum::<usize>()
     }
 
     /// Rows in use whose piece may still come, of a class.
     pub(super) fn count(&self, class: Class) -> usize {
-        self.iter().filter(|(_, row)| row.is_live() && row.class == class).count()
+        let class = self.classes[class as usize].iter().enumerate();
+        class.map(|(word, rows)| (self.at_steps(LIVE, word) & rows).count_ones() as usize).sum()
     }
 
     /// Takes a free row; the caller fills it in.
     pub(super) fn take(&mut self, piece: PieceIndex) -> Option<usize> {
-        let index = self.rows.iter().position(|row| row.step == Step::Free)?;
-        let generation = self.rows[index].generation.wrapping_add(1);
-        self.rows[index] = Transfer { generation, piece: piece.get(), step: Step::ToAsk, ..Transfer::EMPTY };
+        let index = self.next(0, &[Step::Free])?;
+        self.change(index, |row| {
+            let generation = row.generation.wrapping_add(1);
+            *row = Transfer { generation, piece: piece.get(), step: Step::ToAsk, ..Transfer::EMPTY };
+        });
+        bitmap::assign(self.leafless, index as u32, true);
         Some(index)
+    }
+
+    /// The live rows of a piece.
+    pub(super) fn live_of(&self, piece: u32) -> impl Iterator<Item = (usize, &Transfer)> {
+        self.rows(LIVE).filter(move |(_, row)| row.piece == piece)
     }
 
     /// The live fetch of a piece; of two, the one that is further.
     pub(super) fn of_piece(&self, piece: PieceIndex) -> Option<usize> {
-        let rows = self.iter().filter(|(_, row)| row.piece == piece.get() && row.is_live());
-        rows.max_by_key(|(_, row)| !row.is_waiting()).map(|(index, _)| index)
+        self.live_of(piece.get()).max_by_key(|(_, row)| !row.is_waiting()).map(|(index, _)| index)
     }
 
     /// The fetch of a piece that waits for this peer's answer.
     pub(super) fn waiting(&self, peer: PeerId, piece: u32) -> Option<usize> {
-        self.iter().find(|(_, row)| row.peer == peer && row.piece == piece && row.is_waiting()).map(|(index, _)| index)
+        let mut rows = self.rows(WAITING);
+        rows.find(|(_, row)| row.piece == piece && row.peer == peer).map(|(index, _)| index)
     }
 
     /// The row, not yet asked, of `piece`, for the same peer and in the same way as `like`.
@@ -160,31 +302,45 @@ impl<'a> Transfers<'a> {
         let alike = |row: &Transfer| {
             (row.peer, row.class, row.insist, row.asked) == (like.peer, like.class, like.insist, like.asked)
         };
-        self.rows.iter().position(|row| row.step == Step::ToAsk && row.piece == piece && alike(row))
+        let mut rows = self.rows(&[Step::ToAsk]);
+        rows.find(|(_, row)| row.piece == piece && alike(row)).map(|(index, _)| index)
     }
 
     /// The fetch of a piece that was started last.
     pub(super) fn last_of(&self, piece: PieceIndex) -> Option<usize> {
-        let rows = self.iter().filter(|(_, row)| row.piece == piece.get() && row.is_live());
-        rows.max_by_key(|(_, row)| row.started).map(|(index, _)| index)
+        self.live_of(piece.get()).max_by_key(|(_, row)| row.started).map(|(index, _)| index)
     }
 
     /// Whether another row than `index` has brought the same piece, verified.
     pub(super) fn genuine_sibling(&self, index: usize) -> bool {
         let piece = self.rows[index].piece;
-        let done = |row: &Transfer| matches!(row.step, Step::Genuine | Step::Delivered | Step::Storing);
-        self.iter().any(|(other, row)| other != index && row.piece == piece && done(row))
+        let mut done = self.rows(&[Step::Genuine, Step::Delivered, Step::Storing]);
+        done.any(|(other, row)| other != index && row.piece == piece)
     }
 
     /// The fetch of a piece that is about to be taken back from this peer.
     pub(super) fn cancelling(&self, peer: PeerId, piece: u32) -> Option<usize> {
-        let cancelling = |row: &Transfer| row.step == Step::ToCancel && row.peer == peer && row.piece == piece;
-        self.rows.iter().position(cancelling)
+        let mut rows = self.rows(&[Step::ToCancel]);
+        rows.find(|(_, row)| row.peer == peer && row.piece == piece).map(|(index, _)| index)
     }
 
     /// The other row than `index` that still may bring the same piece.
     pub(super) fn sibling(&self, index: usize) -> Option<usize> {
-        let piece = self.rows[index].piece;
-        self.rows.iter().enumerate().position(|(other, row)| other != index && row.piece == piece && row.is_live())
+        self.live_of(self.rows[index].piece).map(|(other, _)| other).find(|other| *other != index)
+    }
+
+    /// Panics unless sets and agenda say what the rows say.
+    pub(super) fn check(&self) {
+        for (index, row) in self.rows.iter().enumerate() {
+            let has = |set: &&mut [u64]| set[index / 64] >> (index % 64) & 1 == 1;
+            let step = self.steps.iter().map(has).enumerate();
+            assert!(step.into_iter().all(|(step, has)| has == (step == row.step as usize)), "a row is at its step");
+            let class = self.classes.iter().map(has).enumerate();
+            assert!(
+                class.into_iter().all(|(class, has)| has == (class == row.class as usize)),
+                "a row is in its class"
+            );
+            assert_eq!(self.timeouts.get(index), self.gives_up_at(row), "a row is given up in time");
+        }
     }
 }

@@ -7,6 +7,7 @@
 use super::{array, u32_at};
 use crate::geometry::{ChunkIndex, Geometry};
 use crate::ids::Digest;
+use serde::{Deserialize, Serialize};
 
 /// Length of the header.
 pub const HEADER_BYTES: usize = 56;
@@ -18,7 +19,7 @@ const ENTRY_BYTES_MIN: usize = 3;
 const MAGIC: [u8; 8] = *b"SWARMPRF";
 
 /// What runs are expected to do with a chunk.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProfileEntry {
     /// Which chunk.
     pub chunk: ChunkIndex,

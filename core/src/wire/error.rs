@@ -3,9 +3,10 @@
 //! *Invariants*: every [`WireError`] is the peer's fault and ends the link; [`Full`] is nobody's.
 
 use core::fmt;
+use serde::{Deserialize, Serialize};
 
 /// Bytes that are no frame: the peer's fault. Whatever the variant, close the link; there is no way back into step.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WireError {
     /// The layout is wrong: reserved flags, a body where none may be, a payload or a list that does not parse or has
     /// bytes left over. Nothing was consumed; the link cannot go on.

@@ -68,6 +68,15 @@ struct Node {
     body_bytes: u64,
 }
 
+/// A call to an engine, as it was made.
+#[derive(Clone)]
+pub enum Call {
+    Admit(Address),
+    Handle(Event),
+    Receive(PeerId, Vec<u8>),
+    Poll,
+}
+
 enum What {
     Wake,
     Opened { peer: PeerId, to: usize, address: Address },
@@ -89,6 +98,8 @@ pub struct Net {
     next_event: u64,
     pub digest: u64,
     pub check: bool,
+    /// Every call, with the time and the node, if asked for.
+    pub calls: Option<Vec<(Instant, usize, Call)>>,
 }
 
 fn leak<T: Clone>(value: T, count: usize) -> &'static mut [T] {
@@ -143,6 +154,25 @@ pub fn wire_bytes(geometry: Geometry, piece: u32) -> u32 {
     }
 }
 
+/// A node's engine at the start: a seed holds all, a node knows the seed's address.
+pub fn fresh_engine(geometry: Geometry, index: usize, spec: &NodeSpec) -> TestEngine {
+    let mut config = config(index, spec.role, spec.limits);
+    config.fill = spec.fill;
+    let policies = Mixed {
+        profile: (!spec.profile.is_empty()).then(|| Profile::new(spec.profile, 300)),
+        sequential: spec.sequential.then(|| Sequential::new(16)),
+    };
+    let need = Footprint::of(geometry, spec.limits);
+    let policies = (policies, WindowedRandom::default(), ExpectedCompletion);
+    let mut engine = Engine::new(Instant::ZERO, geometry, config, storage(need), policies).unwrap();
+    let event = match spec.role {
+        Role::Seed => Event::Held { first: geometry.piece(0).unwrap(), count: geometry.piece_count() },
+        Role::Node => Event::ContactFound { address: address(0), seed: true },
+    };
+    engine.handle(Instant::ZERO, event);
+    engine
+}
+
 impl Net {
     pub fn new(geometry: Geometry, latency_micros: u64, specs: Vec<NodeSpec>) -> Self {
         let mut net = Self {
@@ -155,6 +185,7 @@ impl Net {
             next_event: 0,
             digest: 0,
             check: true,
+            calls: None,
         };
         for (index, spec) in specs.into_iter().enumerate() {
             net.add(index, spec);
@@ -163,22 +194,10 @@ impl Net {
     }
 
     fn add(&mut self, index: usize, spec: NodeSpec) {
-        let mut config = config(index, spec.role, spec.limits);
-        config.fill = spec.fill;
-        let policies = Mixed {
-            profile: (!spec.profile.is_empty()).then(|| Profile::new(spec.profile, 300)),
-            sequential: spec.sequential.then(|| Sequential::new(16)),
-        };
-        let need = Footprint::of(self.geometry, spec.limits);
-        let policies = (policies, WindowedRandom::default(), ExpectedCompletion);
-        let mut engine = Engine::new(Instant::ZERO, self.geometry, config, storage(need), policies).unwrap();
+        let engine = fresh_engine(self.geometry, index, &spec);
         let mut kept = BTreeSet::new();
         if spec.role == Role::Seed {
             kept.extend(0..self.geometry.piece_count());
-            let first = self.geometry.piece(0).unwrap();
-            engine.handle(Instant::ZERO, Event::Held { first, count: self.geometry.piece_count() });
-        } else {
-            engine.handle(Instant::ZERO, Event::ContactFound { address: address(0), seed: true });
         }
         self.nodes.push(Node {
             spec,
@@ -257,6 +276,7 @@ impl Net {
             }
             What::Opened { peer, to, address } => {
                 let up = self.nodes[to].up;
+                self.note(to, || Call::Admit(address));
                 match self.nodes[to].engine.admit(now, address, CREDIT).filter(|_| up) {
                     Some(remote) => {
                         self.nodes[to].links.insert(remote, (index, peer));
@@ -274,13 +294,21 @@ impl Net {
 
     fn tell(&mut self, index: usize, event: Event) {
         self.digest = mix(self.digest ^ self.now ^ (index as u64) << 40 ^ mix(format!("{event:?}").len() as u64));
+        self.note(index, || Call::Handle(event));
         self.nodes[index].engine.handle(Instant::from_micros(self.now), event);
+    }
+
+    fn note(&mut self, index: usize, call: impl FnOnce() -> Call) {
+        if let Some(calls) = &mut self.calls {
+            calls.push((Instant::from_micros(self.now), index, call()));
+        }
     }
 
     fn arrive(&mut self, index: usize, peer: PeerId, head: &[u8], body: Option<(u32, bool)>) {
         let now = Instant::from_micros(self.now);
+        let Some((remote, remote_peer)) = self.nodes[index].links.get(&peer).copied() else { return };
+        self.note(index, || Call::Receive(peer, head.to_vec()));
         let node = &mut self.nodes[index];
-        let Some((remote, remote_peer)) = node.links.get(&peer).copied() else { return };
         match node.engine.receive(now, peer, head) {
             Ok(Received::Head { consumed, body: landing }) => {
                 assert_eq!(consumed, head.len());
@@ -339,7 +367,9 @@ impl Net {
         let now = Instant::from_micros(self.now);
         let mut head = [0; HEAD_BYTES_MAX];
         let mut actions = 0;
-        while let Some(action) = self.nodes[index].engine.poll(now, &mut head) {
+        loop {
+            self.note(index, || Call::Poll);
+            let Some(action) = self.nodes[index].engine.poll(now, &mut head) else { break };
             self.act(index, action, &head);
             actions += 1;
             assert!(actions < 100_000, "poll goes on for ever: {action:?}");

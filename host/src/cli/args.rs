@@ -1,11 +1,11 @@
 //! The arguments of each command.
 
-use crate::node::Prefetch;
 use crate::reference::is_host_and_port;
 use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+use swarmdisk_common::policies::Prefetch;
 use swarmdisk_common::units::{parse_rate, parse_size, parse_time};
 use swarmdisk_core::engine::Fill;
 
@@ -163,6 +163,9 @@ pub struct AttachOptions {
     /// Record the guests' requests as a trace
     #[arg(long, value_name = "TRACE")]
     pub record: Option<PathBuf>,
+    /// Record what the engine is told and answers, for `swarmdisk-sim replay`
+    #[arg(long, value_name = "FILE")]
+    pub record_engine: Option<PathBuf>,
     /// Write a report (JSON) at the end
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,

@@ -80,6 +80,7 @@ impl Session {
         node_options.rates = rates;
         node_options.contacts = found.contacts;
         node_options.bootstrap_bytes = found.received_bytes;
+        node_options.record_engine = options.record_engine.clone();
         let node = Node::start(node_options).await?;
         let serving = listener.serve(vec![node.clone()]);
         let swarm_disk = SwarmDisk::new(node.clone(), options.io_timeout);

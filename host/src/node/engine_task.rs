@@ -7,10 +7,9 @@
 
 use super::clock::Clock;
 use super::link::{LinkHandle, LinkSetup, OutBody, Outgoing, READ_BYTES, Rates, start};
-use super::memory::Memory;
 use super::message::{Heard, Message, Report, Request};
 use super::pieces::{Pieces, lost_by};
-use super::policies::{self, NodeEngine, Prefetch};
+use super::recorder::EngineRecorder;
 use super::socket::{LinkError, Socket, to_address};
 use super::waiters::{Answer, Waiter, Waiters, answer_all};
 use crate::log;
@@ -19,8 +18,12 @@ use bytes::{Buf, Bytes, BytesMut};
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use swarmdisk_core::engine::{Config, Engine, Event, Footprint, Landing, PeerError, Received, SetupError, Verdict};
+use swarmdisk_common::memory::Memory;
+use swarmdisk_common::policies::{Prefetch, policies};
+use swarmdisk_common::recording::Recorded;
+use swarmdisk_core::engine::{Config, Event, Footprint, Landing, PeerError, Received, SetupError, Verdict};
 use swarmdisk_core::format::profile::ProfileEntry;
+use swarmdisk_core::format::recording;
 use swarmdisk_core::geometry::{Piece, PieceIndex};
 use swarmdisk_core::ids::{GuestId, PeerId, SlotId, UploadId};
 use swarmdisk_core::wire::{Farewell, Frame, HEAD_BYTES_MAX, PREFACE_BYTES, Role, encode};
@@ -50,6 +53,8 @@ pub(crate) struct Setup {
     pub pieces: Arc<Pieces>,
     pub rates: Rates,
     pub credit_bytes: u32,
+    /// Records the engine.
+    pub recorder: Option<EngineRecorder>,
     /// Where links and blocking threads report to.
     pub sender: mpsc::Sender<Message>,
 }
@@ -76,10 +81,11 @@ pub(crate) async fn run(
     let geometry = setup.pieces.store().geometry();
     let mut memory = Memory::new(Footprint::of(geometry, setup.config.limits));
     let entries = setup.entries;
-    let policies = policies::make(setup.prefetch, &entries);
     let slots = setup.config.limits.transfers.into();
-    let engine = Engine::new(clock.now(), geometry, setup.config, memory.storage(), policies);
-    let mut engine = match engine {
+    let policies = policies(setup.prefetch, !entries.is_empty());
+    let made_of = recording::Setup { now: clock.now(), geometry, config: setup.config, policies };
+    let sink = setup.recorder.as_ref().map(EngineRecorder::sink);
+    let mut engine = match Recorded::new(&made_of, &entries, memory.storage(), sink) {
         Ok(engine) => engine,
         Err(error) => {
             // Whoever started the node may have gone.
@@ -105,6 +111,7 @@ pub(crate) async fn run(
         pieces: setup.pieces,
         rates: setup.rates,
         credit_bytes: setup.credit_bytes,
+        recorder: setup.recorder,
         sender: setup.sender,
     };
     // If the owner has gone, the channel of requests is closed and the loop ends at once.
@@ -138,7 +145,7 @@ pub(super) struct Slot {
 }
 
 pub(super) struct Task<'a> {
-    pub(super) engine: NodeEngine<'a>,
+    pub(super) engine: Recorded<'a>,
     clock: Clock,
     pub(super) head: Box<[u8; HEAD_BYTES_MAX]>,
     pub(super) links: HashMap<PeerId, Link>,
@@ -155,6 +162,7 @@ pub(super) struct Task<'a> {
     pub(super) pieces: Arc<Pieces>,
     pub(super) rates: Rates,
     credit_bytes: u32,
+    recorder: Option<EngineRecorder>,
     pub(super) sender: mpsc::Sender<Message>,
 }
 
@@ -193,7 +201,7 @@ impl Task<'_> {
     fn act(&mut self) -> bool {
         for _ in 0..ACTIONS_MAX {
             let now = self.clock.now();
-            let Some(action) = self.engine.poll(now, &mut self.head[..]) else { return false };
+            let Some(action) = self.engine.poll(now, &mut self.head) else { return false };
             self.carry_out(action);
         }
         true
@@ -542,6 +550,10 @@ impl Task<'_> {
             }
         };
         let _ = tokio::time::timeout(FAREWELL_MAX, all).await;
+        if let Some(recorder) = self.recorder {
+            // If that thread panics there is nothing left to save.
+            let _ = tokio::task::spawn_blocking(move || recorder.finish()).await;
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `engine_task`, `actions`, `memory` | the task: messages in, actions carried out |
+//! | `engine_task`, `actions`, `recorder` | the task: messages in, actions carried out, recorded if wished |
 //! | `link`, `socket`, `pacer` | links, their making, their rates |
 //! | `pieces`, `waiters` | payloads and blocking threads; guests that wait |
 //! | `disk`, `touches` | what guests read through |
@@ -21,11 +21,10 @@ mod engine_task;
 mod handle;
 mod link;
 mod listen;
-mod memory;
 mod message;
 mod pacer;
 mod pieces;
-mod policies;
+mod recorder;
 mod socket;
 mod touches;
 mod waiters;
@@ -36,7 +35,7 @@ pub use handle::{NodeHandle, PeerLine, Snapshot};
 pub use link::Rates;
 pub use listen::{Listener, Serving, check_exposure};
 pub use pacer::Pacer;
-pub use policies::Prefetch;
+pub use recorder::EngineRecordError;
 pub use socket::LinkError;
 
 use crate::digest::digest_of;
@@ -45,10 +44,13 @@ use bytes::Bytes;
 use engine_task::Setup;
 use handle::Inner;
 use pieces::Pieces;
+use recorder::EngineRecorder;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
+use swarmdisk_common::policies::Prefetch;
 use swarmdisk_core::engine::{Config, Fill, Limits, Offered, SetupError, Tuning};
 use swarmdisk_core::format::profile::{ProfileEntry, ProfileError, ProfileView};
 use swarmdisk_core::ids::{Address, NodeId};
@@ -90,6 +92,8 @@ pub struct NodeOptions {
     pub contacts: Vec<(SocketAddr, bool)>,
     /// Bytes that have been received before the node was started, for the report.
     pub bootstrap_bytes: u64,
+    /// Where to record what the engine is told and answers; a file that is there is replaced.
+    pub record_engine: Option<PathBuf>,
 }
 
 impl NodeOptions {
@@ -106,6 +110,7 @@ impl NodeOptions {
             rates: Rates::default(),
             contacts: Vec::new(),
             bootstrap_bytes: 0,
+            record_engine: None,
         }
     }
 
@@ -131,6 +136,9 @@ pub enum NodeError {
         /// Its length.
         bytes: usize,
     },
+    /// The recording cannot be made.
+    #[error(transparent)]
+    Record(#[from] EngineRecordError),
     /// The engine's task ended at once.
     #[error("the node ended before it began; its log says why")]
     Ended,
@@ -161,10 +169,12 @@ impl Node {
     /// dropped.
     ///
     /// # Errors
-    /// [`NodeError::Setup`], [`NodeError::Profile`], [`NodeError::ProfileTooLong`] or [`NodeError::Ended`].
+    /// [`NodeError::Setup`], [`NodeError::Profile`], [`NodeError::ProfileTooLong`], [`NodeError::Record`] or
+    /// [`NodeError::Ended`].
     pub async fn start(options: NodeOptions) -> Result<NodeHandle, NodeError> {
         let entries = options.profile.as_deref().map(|profile| read_profile(profile, &options.store)).transpose()?;
         let config = config(&options);
+        let recorder = options.record_engine.as_deref().map(EngineRecorder::create).transpose()?;
         let (sender, messages) = mpsc::channel(MESSAGES);
         let (requests, asked) = mpsc::unbounded_channel();
         let (ready, started) = oneshot::channel();
@@ -177,6 +187,7 @@ impl Node {
             profile: options.profile.unwrap_or_default(),
             pieces: pieces.clone(),
             rates: options.rates,
+            recorder,
             sender: sender.clone(),
         };
         tokio::spawn(engine_task::run(setup, messages, asked, ready));

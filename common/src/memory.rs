@@ -1,11 +1,12 @@
-//! The engine's tables, which its host owns.
+//! An engine's tables, which whoever runs it owns.
 //!
 //! *Bounds*: what [`Footprint::of`] says, taken once.
 
 use swarmdisk_core::engine::{Change, Contact, Demand, Footprint, PeerRow, Served, Storage, Transfer, Upload};
 
 /// The engine's tables.
-pub(crate) struct Memory {
+#[derive(Debug)]
+pub struct Memory {
     words: Vec<u64>,
     peers: Vec<PeerRow>,
     transfers: Vec<Transfer>,

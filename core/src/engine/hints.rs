@@ -1,0 +1,77 @@
+//! Redirects: that node has the piece or will soon; seeds are not asked for it meanwhile.
+//!
+//! *Invariants*: a piece has at most one hint. *Bounds*: the latest 128; a look-up is O(128).
+
+use crate::geometry::PieceIndex;
+use crate::ids::NodeId;
+use crate::time::Instant;
+
+const HINTS_MAX: usize = 128;
+/// No piece has this number.
+const NO_PIECE: u32 = u32::MAX;
+
+/// A redirect: that node has the piece or will soon; seeds are not asked before `until`.
+#[derive(Debug, Copy, Clone)]
+pub(super) struct Hint {
+    pub piece: u32,
+    pub node: NodeId,
+    pub until: Instant,
+}
+
+/// The latest redirects.
+#[derive(Debug)]
+pub(super) struct Hints {
+    rows: [Hint; HINTS_MAX],
+    /// The rows' pieces, so that one is found soon.
+    pieces: [u32; HINTS_MAX],
+    /// The row to use next: the oldest, once all have been used.
+    next: usize,
+    /// No hint expires between the last call of `next_expiry` and then.
+    expiry: Instant,
+}
+
+impl Hints {
+    pub fn new() -> Self {
+        let none = Hint { piece: NO_PIECE, node: NodeId([0; 16]), until: Instant::ZERO };
+        Self { rows: [none; HINTS_MAX], pieces: [NO_PIECE; HINTS_MAX], next: 0, expiry: Instant::NEVER }
+    }
+
+    pub fn add(&mut self, hint: Hint) {
+        let index = self.position(hint.piece).unwrap_or_else(|| {
+            let oldest = self.next;
+            self.next = (self.next + 1) % HINTS_MAX;
+            oldest
+        });
+        self.rows[index] = hint;
+        self.pieces[index] = hint.piece;
+        self.expiry = Instant::ZERO;
+    }
+
+    pub fn find(&self, piece: PieceIndex) -> Option<&Hint> {
+        self.position(piece.get()).map(|index| &self.rows[index])
+    }
+
+    pub fn expire(&mut self, piece: PieceIndex, now: Instant) {
+        if let Some(index) = self.position(piece.get()) {
+            self.rows[index].until = self.rows[index].until.min(now);
+            self.expiry = Instant::ZERO;
+        }
+    }
+
+    pub fn next_expiry(&mut self, now: Instant) -> Instant {
+        if self.expiry <= now {
+            let expiries = self.rows.iter().map(|hint| hint.until).filter(|until| *until > now);
+            self.expiry = expiries.min().unwrap_or(Instant::NEVER);
+        }
+        self.expiry
+    }
+
+    fn position(&self, piece: u32) -> Option<usize> {
+        // Whole blocks at a time: most look-ups find nothing.
+        const BLOCK: usize = 32;
+        let blocks = self.pieces.chunks_exact(BLOCK);
+        let (number, block) =
+            blocks.enumerate().find(|(_, block)| block.iter().fold(false, |any, it| any | (*it == piece)))?;
+        block.iter().position(|it| *it == piece).map(|at| number * BLOCK + at)
+    }
+}
