@@ -1,5 +1,8 @@
 //! Deterministic simulator of swarms.
+pub mod bounds;
+pub mod cli;
 pub mod model;
 pub mod network;
+pub mod outcome;
 pub mod scenario;
 pub mod world;

@@ -111,6 +111,15 @@ impl Topology {
         host * 2 + u32::from(usage == Usage::Down)
     }
 
+    /// The links of racks and zones, each with a name for people.
+    pub fn shared_links(&self) -> impl Iterator<Item = (String, LinkIndex)> {
+        (self.rack_base..self.rates.len() as u32).map(|link| {
+            let (what, base) = if link < self.zone_base { ("rack", self.rack_base) } else { ("zone", self.zone_base) };
+            let (number, way) = ((link - base) / 2, if (link - base).is_multiple_of(2) { "up" } else { "down" });
+            (format!("{what} {number} {way}"), link)
+        })
+    }
+
     /// The rack of a host.
     pub fn rack(&self, host: HostIndex) -> u32 {
         self.spec.hosts[host as usize].rack

@@ -147,6 +147,11 @@ impl<W: Watch> World<'_, W> {
         }
     }
 
+    /// How long a node's guest thinks before a group of its script.
+    pub fn think_time(&self, node: usize, script: usize, group: usize) -> Nanos {
+        self.setup.scripts[script].groups.get(group).map_or(0, |reads| self.think(node, script, group, reads.think))
+    }
+
     /// The think time of this boot: a little longer or shorter than the recorded one.
     fn think(&self, node: usize, script: usize, group: usize, think: Nanos) -> Nanos {
         let Share(jitter) = self.workload_of(script).1;

@@ -25,7 +25,7 @@ mod tally;
 mod watch;
 
 pub use node::Phase;
-pub use tally::{Tally, Timeline};
+pub use tally::{STALL_BINS, Tally, Timeline};
 pub use watch::{Observation, Quiet, Watch};
 
 use crate::model::Setup;

@@ -1,0 +1,123 @@
+//! The arguments of each command.
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
+use swarmdisk_common::units::{parse_rate, parse_size, parse_time};
+
+/// Asks what a swarm of thousands of nodes would do, and gets the same answer each time.
+#[derive(Debug, Parser)]
+#[command(name = "swarmdisk-sim", version, max_term_width = 100)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a scenario and say what came of it
+    Run(Run),
+    /// Run a recording of a real node's engine again, action for action
+    Replay(Replay),
+    /// Time a pattern of transfers in the network model alone, to compare it with others
+    Network(Network),
+}
+
+/// Arguments of `run`.
+#[derive(Debug, ClapArgs)]
+pub struct Run {
+    /// The scenario, as in sim/scenarios
+    #[arg(value_name = "SCENARIO.toml")]
+    pub scenario: PathBuf,
+    /// Seed of all random draws; by default the scenario's
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Set a key of the scenario, as in group.0.count=100 or network.rack-rtt=1ms; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
+    pub set: Vec<(String, String)>,
+    /// How bytes are carried; by default the scenario's
+    #[arg(long, value_enum)]
+    pub network: Option<Model>,
+    /// Write result.json and report.html into this folder
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Network models by name.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, ValueEnum)]
+pub enum Model {
+    /// Flows that share links max-min fairly
+    Fluid,
+    /// Packets through queues: slow, for small swarms
+    Packet,
+}
+
+/// Arguments of `replay`.
+#[derive(Debug, ClapArgs)]
+pub struct Replay {
+    /// What `swarmdisk attach --record-engine` wrote
+    pub file: PathBuf,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `network`.
+#[derive(Debug, ClapArgs)]
+pub struct Network {
+    #[command(subcommand)]
+    pub pattern: Pattern,
+}
+
+/// Patterns of transfers.
+#[derive(Debug, Subcommand)]
+pub enum Pattern {
+    /// Each node sends something to each other node, all at once
+    Exchange(Transfers),
+    /// Each node sends to the next what it has got, chunk by chunk
+    Chain(Chain),
+}
+
+/// What every pattern needs.
+#[derive(Debug, ClapArgs)]
+pub struct Transfers {
+    /// Nodes
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(2..=10_000))]
+    pub nodes: u32,
+    /// What each node can send, and receive
+    #[arg(long, value_name = "RATE", default_value = "100mbit", value_parser = parse_rate)]
+    pub rate: u64,
+    /// From node to node, one way
+    #[arg(long, value_name = "TIME", default_value = "250us", value_parser = parse_time)]
+    pub latency: Duration,
+    /// Bytes of each transfer
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_size)]
+    pub bytes: u64,
+    /// How bytes are carried
+    #[arg(long, value_enum, default_value_t = Model::Fluid)]
+    pub model: Model,
+    /// Let connections begin slowly, as TCP does
+    #[arg(long)]
+    pub slow_start: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `network chain`.
+#[derive(Debug, ClapArgs)]
+pub struct Chain {
+    #[command(flatten)]
+    pub transfers: Transfers,
+    /// A chunk is sent on when it is there whole
+    #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = parse_size)]
+    pub chunk: u64,
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE, as in policy.window=300")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
