@@ -154,7 +154,55 @@ within = "0ms"
     )
 }
 
+/// What is read of `result.json`.
+#[derive(Deserialize)]
+struct Written {
+    totals: WrittenTotals,
+    nodes: Vec<WrittenNode>,
+}
+
+#[derive(Deserialize)]
+struct WrittenTotals {
+    origin_amplification: f64,
+}
+
+#[derive(Deserialize)]
+struct WrittenNode {
+    ready_micros: u64,
+    run_micros: Option<u64>,
+    origin_bytes: u64,
+    peer_bytes: u64,
+}
+
+#[track_caller]
 fn read_result(path: &Path) -> Simulated {
     let text = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    let written: Written = serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let node = |node: &WrittenNode| SimulatedNode {
+        // A guest begins to read as soon as it can.
+        boot_micros: node.run_micros.expect("every simulated node boots") - node.ready_micros,
+        fetched_bytes: node.origin_bytes + node.peer_bytes,
+    };
+    Simulated { nodes: written.nodes.iter().map(node).collect(), amplification: written.totals.origin_amplification }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reality::NodeOutcome;
+
+    fn both(boot_micros: u64, fetched_bytes: u64, amplification: f64) -> Comparison {
+        let node = NodeOutcome { boot_micros: 1000, origin_bytes: 400, peer_bytes: 600, ..NodeOutcome::default() };
+        let real = Outcome { nodes: vec![node], working_set_bytes: 400, seed_sent_bytes: 400, busy: 0.5, drops: 0 };
+        Comparison::new(&real, &Simulated { nodes: vec![SimulatedNode { boot_micros, fetched_bytes }], amplification })
+    }
+
+    #[test]
+    fn what_misses_a_target_is_told() {
+        assert_eq!(both(1090, 951, 1.09).misses(true), "");
+        let missed = both(880, 1060, 1.2).misses(true);
+        assert_eq!(missed.lines().count(), 3, "{missed}");
+        assert!(missed.starts_with("node 1, bytes fetched: simulated 1.060 of what is real, more than 5 % off\n"));
+        assert_eq!(both(880, 1000, 1.0).misses(false), "");
+    }
 }
