@@ -31,6 +31,12 @@ impl<'a> Bits<'a> {
         index < self.len && self.words[(index / 64) as usize] >> (index % 64) & 1 == 1
     }
 
+    /// Whether the bit at `index` is set here or in `other`, of the same length.
+    pub(crate) fn get_either(&self, other: &Self, index: u32) -> bool {
+        let word = (index / 64) as usize;
+        index < self.len && (self.words[word] | other.words[word]) >> (index % 64) & 1 == 1
+    }
+
     /// How many bits are set.
     pub fn count(&self) -> u32 {
         self.words.iter().map(|word| word.count_ones()).sum()

@@ -6,7 +6,8 @@
 use super::announce::Change;
 use super::contacts::Contact;
 use super::demands::Demand;
-use super::peers::{PeerRow, Peers};
+use super::peer::PeerRow;
+use super::peers::Peers;
 use super::transfers::{Transfer, Transfers};
 use super::uploads::{Served, Upload};
 use crate::geometry::Geometry;

@@ -6,7 +6,7 @@
 
 use super::event::Action;
 use super::hints::Hint;
-use super::transfers::{LIVE, Step, WAITING};
+use super::transfers::{Step, WAITING};
 use super::{Engine, Fill, PeerRow};
 use crate::bitmap::{self, Bits};
 use crate::geometry::{Piece, PieceIndex};
@@ -41,7 +41,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             return;
         }
         let mut from = 0;
-        while let Some(index) = self.transfers.next(from, LIVE) {
+        while let Some(index) = self.transfers.next_live(from) {
             from = index + 1;
             let (row, waiting) = (self.transfers.at(index), self.transfers.at(index).is_waiting());
             if row.piece_number() != piece.get() || row.class == Class::Demand {
@@ -60,10 +60,10 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     /// No guest waits any longer for a piece that is fetched as a guess: it becomes one again.
     pub(super) fn lower(&mut self, piece: PieceIndex) {
         let mut from = 0;
-        while let Some(index) = self.transfers.next_of(from, Class::Demand, LIVE) {
+        while let Some(index) = self.transfers.next_live(from) {
             from = index + 1;
             let row = self.transfers.at(index);
-            if row.piece_number() != piece.get() || !row.guessed {
+            if row.piece_number() != piece.get() || row.class != Class::Demand || !row.guessed {
                 continue;
             }
             let (peer, waiting) = (row.peer, row.is_waiting());
@@ -130,7 +130,11 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         match self.transfers.sibling(index) {
             Some(other) => self.transfers.change(other, |row| row.hedged = false),
             None => {
-                bitmap::assign(self.own.flight, self.transfers.at(index).piece_number(), false);
+                let number = self.transfers.at(index).piece_number();
+                bitmap::assign(self.own.flight, number, false);
+                if number >= self.geometry.chunk_count() {
+                    self.transfers.leaf_gone();
+                }
             }
         }
     }
@@ -267,7 +271,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
                 continue;
             };
             let leaf = self.geometry.leaf_piece(self.geometry.leaf_of(chunk));
-            if self.holds(leaf) {
+            if self.holds(leaf) || bitmap_get(self.own.flight, leaf) {
                 self.transfers.has_leaf(index);
             } else {
                 self.start_missing(now, leaf, row.class, row.urgent_since);
@@ -314,37 +318,35 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
 
     fn start_prefetches(&mut self, now: Instant) {
         let most = usize::from(self.config.tuning.prefetches);
-        let mut window = core::mem::take(&mut self.forecast);
         let mut known = false;
         while now >= self.store_full_until && self.transfers.count(Class::Prefetch) < most && self.bulk_has_room() {
             if !known {
-                window.clear();
+                self.forecast.clear();
                 let held = Bits::new(self.own.held, self.geometry.piece_count());
                 let flight = Bits::new(self.own.flight, self.geometry.piece_count());
-                self.predictor.forecast(now, &ChunkView::new(self.geometry, held, flight), &mut window);
+                self.predictor.forecast(now, &ChunkView::new(self.geometry, held, flight), &mut self.forecast);
             }
             // But for the guess that is started a new forecast would say the same, if there was room for all.
-            let whole = !window.is_full() || known;
-            if !self.start_guess(now, &mut window) {
-                break;
+            let whole = known || !self.forecast.is_full();
+            if !self.start_guess(now) {
+                return;
             }
-            known = whole && !window.is_empty();
+            known = whole && !self.forecast.is_empty();
             self.start_leaves(now);
         }
-        self.forecast = window;
     }
 
-    /// Starts one of the window's guesses, and removes it from there; the others stay.
-    fn start_guess(&mut self, now: Instant, window: &mut Forecast) -> bool {
+    /// Starts one of the forecast's guesses, and removes it from there; the others stay.
+    fn start_guess(&mut self, now: Instant) -> bool {
         let mut in_vain: heapless::Vec<(usize, Guess), TRIES_MAX> = heapless::Vec::new();
         while !in_vain.is_full() {
-            let Some(index) = self.order.pick(now, window, &self.peers, &mut self.rng) else { return false };
-            if index >= window.len() {
+            let Some(index) = self.order.pick(now, &self.forecast, &self.peers, &mut self.rng) else { return false };
+            if index >= self.forecast.len() {
                 return false;
             }
-            let guess = window.remove(index);
+            let guess = self.forecast.remove(index);
             if self.start(now, self.geometry.chunk_piece(guess.chunk), Class::Prefetch, Instant::NEVER, None) {
-                put_back(window, &in_vain, index);
+                put_back(&mut self.forecast, &in_vain, index);
                 return true;
             }
             let noted = in_vain.push((index, guess));

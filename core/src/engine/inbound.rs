@@ -4,7 +4,7 @@
 //! *Bounds*: a frame a call; a frame costs at most O(its pieces × the peer's requests).
 
 use super::Engine;
-use super::peers::State;
+use super::peer::State;
 use super::transfers::Step;
 use crate::geometry::{Piece, PieceIndex};
 use crate::ids::{PeerId, SlotId};

@@ -4,7 +4,7 @@
 //! node name dialled. *Units*: microseconds. *Bounds*: a frame a call; telling costs O(changes) for a batch.
 
 use super::event::{Action, BlobKind, Body, Reason};
-use super::peers::State;
+use super::peer::State;
 use super::{Engine, PeerRow};
 use crate::bitmap::Bits;
 use crate::geometry::ChunkIndex;

@@ -12,7 +12,7 @@
 //! | `serve` | whom to answer next, and how |
 //! | `links` | whom to link with, and what each peer is to be told |
 //! | `inbound` | what a peer's frames mean |
-//! | `peers`, `transfers`, `uploads`, `demands`, `contacts`, `hints`, `holders`, `announce` | the tables |
+//! | `peer`, `peers`, `transfers`, `uploads`, `demands`, `contacts`, `hints`, `holders`, `announce` | the tables |
 //! | `agenda` | which row of a table is next |
 
 mod agenda;
@@ -26,6 +26,7 @@ mod hints;
 mod holders;
 mod inbound;
 mod links;
+mod peer;
 mod peers;
 mod serve;
 mod transfers;
@@ -38,7 +39,7 @@ pub use demands::Demand;
 pub use event::{Action, BlobKind, Body, Event, Reason, Verdict};
 pub use inbound::{Landing, PeerError, Received};
 pub use links::PeerStatus;
-pub use peers::PeerRow;
+pub use peer::PeerRow;
 pub use transfers::Transfer;
 pub use uploads::{Served, Upload};
 
@@ -54,7 +55,7 @@ use contacts::Contacts;
 use demands::Demands;
 use hints::Hints;
 use peers::Peers;
-use transfers::{LIVE, Step, Transfers, WAITING};
+use transfers::{Step, Transfers, WAITING};
 use uploads::{Answer, ServedTo, Uploads};
 
 /// Steps of a fetch at which the host is to be told something.
@@ -310,7 +311,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             }
         }
         let mut from = 0;
-        while let Some(index) = self.transfers.next(from, LIVE) {
+        while let Some(index) = self.transfers.next_live(from) {
             from = index + 1;
             if range.contains(&self.transfers.at(index).piece_number()) {
                 self.end_superseded(index);
@@ -329,7 +330,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             self.predictor.settle(chunk, false);
         }
         if let Piece::Leaf(_) = self.geometry.kind(piece) {
-            self.transfers.leaf_lost();
+            self.transfers.leaf_gone();
         }
         self.refuse_uploads_of(piece);
     }
@@ -476,13 +477,14 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         let pieces = self.geometry.piece_count();
         let flight = Bits::new(self.own.flight, pieces);
         let mut live = 0;
-        for (index, row) in self.transfers.rows(LIVE) {
+        for (index, row) in self.transfers.live() {
             assert!(flight.get(row.piece_number()), "a live fetch's piece is in the flight map");
             let siblings = self.transfers.live_of(row.piece_number()).map(|(sibling, _)| sibling);
             assert!(self.transfers.live_of(row.piece_number()).count() <= 2, "a piece has at most two fetches");
             live += u32::from(siblings.min() == Some(index));
             if let Some(Piece::Chunk(chunk)) = self.geometry.piece(row.piece_number()).map(|p| self.geometry.kind(p)) {
-                let has_leaf = self.holds(self.geometry.leaf_piece(self.geometry.leaf_of(chunk)));
+                let leaf = self.geometry.leaf_piece(self.geometry.leaf_of(chunk));
+                let has_leaf = self.holds(leaf) || flight.get(leaf.get());
                 let looked_for = self.transfers.next_leafless(index) == Some(index);
                 assert!(has_leaf || looked_for, "a leaf page that is needed is looked for");
             }

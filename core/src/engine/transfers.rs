@@ -42,18 +42,6 @@ const CLASSES: usize = 3;
 /// At these the peer may still be asked, or has been asked and has not begun to answer.
 pub(super) const WAITING: &[Step] = &[Step::ToAsk, Step::Asked];
 
-/// From these the piece may still come.
-pub(super) const LIVE: &[Step] = &[
-    Step::ToAsk,
-    Step::Asked,
-    Step::Landing,
-    Step::Landed,
-    Step::Verifying,
-    Step::Genuine,
-    Step::Delivered,
-    Step::Storing,
-];
-
 /// A fetch; opaque to the caller.
 #[derive(Debug, Copy, Clone)]
 pub struct Transfer {
@@ -122,7 +110,9 @@ pub(super) struct Transfers<'a> {
     steps: [&'a mut [u64]; STEPS],
     /// Rows by class, in use or not.
     classes: [&'a mut [u64]; CLASSES],
-    /// Rows of chunks whose leaf page may be neither held nor on its way.
+    /// Live rows.
+    live: &'a mut [u64],
+    /// Rows whose leaf page may be neither held nor on its way.
     leafless: &'a mut [u64],
     /// Rows by when they are given up.
     timeouts: Agenda<'a>,
@@ -131,21 +121,22 @@ pub(super) struct Transfers<'a> {
 impl<'a> Transfers<'a> {
     /// Words of storage that the table needs beside its rows.
     pub(super) const fn words(rows: usize) -> usize {
-        (STEPS + CLASSES + 1) * rows.div_ceil(64) + Agenda::words(rows)
+        (STEPS + CLASSES + 2) * rows.div_ceil(64) + Agenda::words(rows)
     }
 
     /// All rows are free; one is given up `timeout` after it was started. `words` as [`words`](Self::words) says.
     pub(super) fn new(rows: &'a mut [Transfer], timeout: Duration, words: &'a mut [u64]) -> Self {
         rows.fill(Transfer::EMPTY);
         let set_words = rows.len().div_ceil(64);
-        let (sets, timeouts) = words.split_at_mut((STEPS + CLASSES + 1) * set_words);
+        let (sets, timeouts) = words.split_at_mut((STEPS + CLASSES + 2) * set_words);
         sets.fill(0);
         let (steps, sets) = sets.split_at_mut(STEPS * set_words);
-        let (classes, leafless) = sets.split_at_mut(CLASSES * set_words);
+        let (classes, sets) = sets.split_at_mut(CLASSES * set_words);
+        let (live, leafless) = sets.split_at_mut(set_words);
         let (steps, classes) = (split::<STEPS>(steps), split::<CLASSES>(classes));
         bitmap::assign_run(steps[Step::Free as usize], 0, rows.len() as u32, true);
         bitmap::assign_run(classes[Class::Fill as usize], 0, rows.len() as u32, true);
-        Self { rows, timeout, steps, classes, leafless, timeouts: Agenda::new(timeouts) }
+        Self { rows, timeout, steps, classes, live, leafless, timeouts: Agenda::new(timeouts) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -164,6 +155,7 @@ impl<'a> Transfers<'a> {
         if row.step != step {
             bitmap::assign(self.steps[step as usize], index as u32, false);
             bitmap::assign(self.steps[row.step as usize], index as u32, true);
+            bitmap::assign(self.live, index as u32, row.is_live());
         }
         if row.class != class {
             bitmap::assign(self.classes[class as usize], index as u32, false);
@@ -212,18 +204,23 @@ impl<'a> Transfers<'a> {
         self.next_in(from, |word| self.at_steps(steps, word) & self.classes[class as usize][word])
     }
 
-    /// The first live row, at or after `from`, whose leaf page may be missing.
-    pub(super) fn next_leafless(&self, from: usize) -> Option<usize> {
-        self.next_in(from, |word| self.leafless[word] & self.at_steps(LIVE, word))
+    /// The first live row, at or after `from`.
+    pub(super) fn next_live(&self, from: usize) -> Option<usize> {
+        self.next_in(from, |word| self.live[word])
     }
 
-    /// The row's leaf page is held.
+    /// The first live row, at or after `from`, whose leaf page may be missing.
+    pub(super) fn next_leafless(&self, from: usize) -> Option<usize> {
+        self.next_in(from, |word| self.leafless[word] & self.live[word])
+    }
+
+    /// The row's leaf page is held or on its way; or it needs none.
     pub(super) fn has_leaf(&mut self, index: usize) {
         bitmap::assign(self.leafless, index as u32, false);
     }
 
-    /// A leaf page is gone: any row's may be missing.
-    pub(super) fn leaf_lost(&mut self) {
+    /// A leaf page is neither held nor on its way: any row's may be missing.
+    pub(super) fn leaf_gone(&mut self) {
         self.leafless.fill(u64::MAX);
     }
 
@@ -244,11 +241,20 @@ impl<'a> Transfers<'a> {
         None
     }
 
+    /// Live rows.
+    pub(super) fn live(&self) -> impl Iterator<Item = (usize, &Transfer)> {
+        self.iterate(|from| self.next_live(from))
+    }
+
     /// Rows at one of these steps.
     pub(super) fn rows(&self, steps: &'static [Step]) -> impl Iterator<Item = (usize, &Transfer)> {
+        self.iterate(|from| self.next(from, steps))
+    }
+
+    fn iterate(&self, next: impl Fn(usize) -> Option<usize>) -> impl Iterator<Item = (usize, &Transfer)> {
         let mut from = 0;
         core::iter::from_fn(move || {
-            let index = self.next(from, steps)?;
+            let index = next(from)?;
             from = index + 1;
             Some((index, &self.rows[index]))
         })
@@ -267,7 +273,7 @@ impl<'a> Transfers<'a> {
     /// Rows in use whose piece may still come, of a class.
     pub(super) fn count(&self, class: Class) -> usize {
         let class = self.classes[class as usize].iter().enumerate();
-        class.map(|(word, rows)| (self.at_steps(LIVE, word) & rows).count_ones() as usize).sum()
+        class.map(|(word, rows)| (self.live[word] & rows).count_ones() as usize).sum()
     }
 
     /// Takes a free row; the caller fills it in.
@@ -283,7 +289,7 @@ impl<'a> Transfers<'a> {
 
     /// The live rows of a piece.
     pub(super) fn live_of(&self, piece: u32) -> impl Iterator<Item = (usize, &Transfer)> {
-        self.rows(LIVE).filter(move |(_, row)| row.piece == piece)
+        self.live().filter(move |(_, row)| row.piece == piece)
     }
 
     /// The live fetch of a piece; of two, the one that is further.
@@ -332,10 +338,10 @@ impl<'a> Transfers<'a> {
     /// Panics unless sets and agenda say what the rows say.
     pub(super) fn check(&self) {
         for (index, row) in self.rows.iter().enumerate() {
-            let has = |set: &&mut [u64]| set[index / 64] >> (index % 64) & 1 == 1;
-            let step = self.steps.iter().map(has).enumerate();
+            let has = |set: &[u64]| set[index / 64] >> (index % 64) & 1 == 1;
+            let step = self.steps.iter().map(|set| has(set)).enumerate();
             assert!(step.into_iter().all(|(step, has)| has == (step == row.step as usize)), "a row is at its step");
-            let class = self.classes.iter().map(has).enumerate();
+            let class = self.classes.iter().map(|set| has(set)).enumerate();
             assert!(
                 class.into_iter().all(|(class, has)| has == (class == row.class as usize)),
                 "a row is in its class"

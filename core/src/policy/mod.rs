@@ -74,7 +74,7 @@ impl<'a> ChunkView<'a> {
 
     /// Whether the chunk is neither held nor under way.
     pub fn misses(&self, chunk: ChunkIndex) -> bool {
-        !self.held.get(chunk.get()) && !self.flight.get(chunk.get())
+        !self.held.get_either(&self.flight, chunk.get())
     }
 }
 

@@ -1,0 +1,170 @@
+//! What is known of a peer, what is owed to it, and what it owes: a row of the table of links.
+//!
+//! *Units*: bytes, microseconds. *Bounds*: a row is of fixed size.
+
+use crate::ids::{Address, NodeId};
+use crate::time::{Duration, Instant};
+use crate::wire::{BlobRange, Farewell, Role};
+
+/// A peer that has taken nothing for so long does not keep others from being served.
+const STALLED: Duration = Duration::from_secs(1);
+
+/// How far a link has come.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(super) enum State {
+    /// The row is not used.
+    Free,
+    /// The host connects.
+    Dialing,
+    /// Connected; the other's `Hello` has not come.
+    Greeting,
+    /// Both have said `Hello`.
+    Open,
+    /// To be closed: say why, then hang up.
+    Closing(Farewell, super::event::Reason),
+}
+
+/// A link to another node; opaque to the caller.
+#[derive(Debug, Copy, Clone)]
+pub struct PeerRow {
+    pub(super) state: State,
+    pub(super) generation: u16,
+    /// Whether the other side dialled.
+    pub(super) inbound: bool,
+    pub(super) role: Role,
+    pub(super) node: NodeId,
+    /// Where it can be dialled.
+    pub(super) address: Address,
+    /// Requests that it takes at a time.
+    pub(super) requests_max: u16,
+
+    // What is owed to it.
+    pub(super) hello_sent: bool,
+    pub(super) offers_sent: u8,
+    /// First piece that the map sent so far does not cover.
+    pub(super) map_next: u32,
+    /// Number of the first change not yet announced.
+    pub(super) change_next: u64,
+    pub(super) changes_due: Instant,
+    pub(super) pong: Option<u64>,
+    pub(super) ping_due: Instant,
+    /// What the last ping said, until it is answered.
+    pub(super) pinged: Option<u64>,
+    pub(super) contacts_due: Instant,
+    pub(super) contacts_seen: u32,
+    pub(super) blob: Option<BlobRange>,
+
+    // Flow.
+    /// Bytes that may be handed over; negative after a long body.
+    pub(super) credit_bytes: i64,
+    /// Bytes handed over and not yet reported as sent.
+    pub(super) unsent_bytes: u64,
+    /// When some of these last left, or the first of them was handed over.
+    pub(super) moved_at: Instant,
+    /// Whether it counts as one that does not take what it has asked for.
+    pub(super) stalled: bool,
+    /// Its requests that wait here.
+    pub(super) uploads: u16,
+    /// Of these, how many the host loads or has loaded.
+    pub(super) loads: u16,
+    pub(super) last_served: Instant,
+
+    // What we have of it.
+    pub(super) last_received: Instant,
+    /// How many pieces it holds.
+    pub(super) pieces: u32,
+    /// Pieces asked of it, or about to be, whose body has not begun to come.
+    pub(super) in_flight: u16,
+    /// Of these, how many no guest waits for.
+    pub(super) bulk: u16,
+    /// Bodies that may still come for requests that were taken back.
+    pub(super) late_bodies: u32,
+    /// Until then it is not asked for what no guest waits for.
+    pub(super) busy_until: Instant,
+    /// Until then it is not asked for anything.
+    pub(super) busy_for_demand_until: Instant,
+    pub(super) failures: u8,
+    pub(super) rtt: Duration,
+    pub(super) bytes_per_sec: u64,
+}
+
+impl PeerRow {
+    /// An unused row.
+    pub const EMPTY: Self = Self {
+        state: State::Free,
+        generation: 0,
+        inbound: false,
+        role: Role::Node,
+        node: NodeId([0; 16]),
+        address: Address::NONE,
+        requests_max: 0,
+        hello_sent: false,
+        offers_sent: 0,
+        map_next: 0,
+        change_next: 0,
+        changes_due: Instant::NEVER,
+        pong: None,
+        ping_due: Instant::NEVER,
+        pinged: None,
+        contacts_due: Instant::NEVER,
+        contacts_seen: 0,
+        blob: None,
+        credit_bytes: 0,
+        unsent_bytes: 0,
+        moved_at: Instant::ZERO,
+        stalled: false,
+        uploads: 0,
+        loads: 0,
+        last_served: Instant::ZERO,
+        last_received: Instant::ZERO,
+        pieces: 0,
+        in_flight: 0,
+        bulk: 0,
+        late_bodies: 0,
+        busy_until: Instant::ZERO,
+        busy_for_demand_until: Instant::ZERO,
+        failures: 0,
+        rtt: Duration::ZERO,
+        bytes_per_sec: 0,
+    };
+
+    pub(super) fn is_open(&self) -> bool {
+        self.state == State::Open
+    }
+
+    /// Whether bytes can be handed over to the host for it.
+    pub(super) fn takes_bytes(&self) -> bool {
+        self.credit_bytes > 0
+    }
+
+    /// Whether its requests can be answered now.
+    pub(super) fn answerable(&self) -> bool {
+        self.is_open() && self.takes_bytes() && self.uploads > 0
+    }
+
+    /// When the peer will count as one that does not take what it has asked for.
+    pub(super) fn stalls_at(&self) -> Instant {
+        if self.unsent_bytes == 0 || self.stalled { Instant::NEVER } else { self.moved_at + STALLED }
+    }
+
+    /// Of what was handed over, what its link is expected to send.
+    pub(super) fn moving_bytes(&self) -> u64 {
+        if self.stalled { 0 } else { self.unsent_bytes }
+    }
+
+    /// A body came `elapsed` after it was asked for, with `queued` others before it: the rate is what they took together.
+    pub(super) fn sample_rate(&mut self, bytes: u32, elapsed: Duration, queued: u16) {
+        self.failures /= 2;
+        if bytes == 0 {
+            return;
+        }
+        let transfer = elapsed.as_micros().saturating_sub(self.rtt.as_micros()).max(50);
+        let sample = u64::from(bytes) * (u64::from(queued) + 1) * 1_000_000 / transfer;
+        self.bytes_per_sec = if self.bytes_per_sec == 0 { sample } else { (self.bytes_per_sec * 7 + sample) / 8 };
+    }
+
+    pub(super) fn sample_rtt(&mut self, sample: Duration) {
+        let (old, new) = (self.rtt.as_micros(), sample.as_micros().max(1));
+        self.rtt = Duration::from_micros(if old == 0 { new } else { (old * 7 + new) / 8 });
+    }
+}
