@@ -46,7 +46,7 @@ impl Swarmdisk {
     /// When it cannot be built.
     pub fn find() -> Self {
         static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-        Self { program: PROGRAM.get_or_init(find_or_build).clone() }
+        Self { program: PROGRAM.get_or_init(|| find_or_build("swarmdisk", "swarmdisk-host-linux")).clone() }
     }
 
     /// It with these arguments, for those who start it in their own way.
@@ -273,28 +273,32 @@ fn name_of(command: &Command) -> String {
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
-fn find_or_build() -> PathBuf {
+/// A program of these sources: the one beside the running test or example, built if there is none.
+///
+/// # Panics
+/// When it cannot be built.
+pub fn find_or_build(program: &str, package: &str) -> PathBuf {
     let test = env::current_exe().expect("the test's own path is known");
     // target/PROFILE/deps/TEST
     let folder = test.ancestors().nth(2).expect("a test lies in a target folder").to_owned();
-    let program = folder.join(format!("swarmdisk{}", env::consts::EXE_SUFFIX));
+    let program = folder.join(format!("{program}{}", env::consts::EXE_SUFFIX));
     if !program.is_file() {
-        build(&folder);
+        build(package, &folder);
     }
     assert!(program.is_file(), "no {}, although it was built", program.display());
     program
 }
 
-fn build(folder: &Path) {
+fn build(package: &str, folder: &Path) {
     let profile = match folder.file_name().and_then(OsStr::to_str) {
         Some("debug") | None => "dev",
         Some(name) => name,
     };
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["build", "-p", "swarmdisk-host-linux", "--profile", profile, "--target-dir"]);
+    command.args(["build", "-p", package, "--profile", profile, "--target-dir"]);
     command.arg(folder.parent().expect("a profile's folder is in the target folder"));
     let status = command.current_dir(env!("CARGO_MANIFEST_DIR")).status();
-    assert!(matches!(&status, Ok(status) if status.success()), "swarmdisk cannot be built: {status:?}");
+    assert!(matches!(&status, Ok(status) if status.success()), "{package} cannot be built: {status:?}");
 }
 
 #[cfg(test)]

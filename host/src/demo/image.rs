@@ -1,10 +1,10 @@
-//! The demo's image: made up where the recorded boot reads, and in as many other places again as make it worth not
-//! downloading.
+//! An image for a recorded boot: made up where that reads, and in as many other places again as make it worth not
+//! downloading. The demo boots one, and so does what is measured against the simulator.
 //!
 //! *Invariants*: equal builds make equal bytes; every chunk that the boot touches holds data; the rest is holes, but for
 //! [`OTHER_FACTOR`] times as many other chunks. *What is real*: the size of the disk, and where, when and how much the boot reads.
 //! *What is not*: contents (they compress as those of real boots do, 2.8 : 1) and where the unread data lies.
-//! *Bounds*: some 220 MB on disk, a chunk in memory.
+//! *Bounds*: on disk six times what the boot touches, a chunk in memory.
 
 use crate::digest::digest_of;
 use crate::file::write_all_at;
@@ -21,8 +21,8 @@ use swarmdisk_core::geometry::CHUNK_SHIFT_DEFAULT;
 use swarmdisk_core::ids::Digest;
 use swarmdisk_core::rng::{Rng, mix};
 
-/// Size of the disk that was recorded.
-const IMAGE_BYTES: u64 = 1_610_612_736;
+/// Size of the disk that the demo's boots were recorded from.
+pub(super) const IMAGE_BYTES: u64 = 1_610_612_736;
 /// What the recorded disk held, in bytes: here it holds less, so that the demo is short.
 pub(super) const RECORDED_DATA_BYTES: u64 = 437_000_000;
 /// Chunks that hold data and are not read, for each that is.
@@ -45,7 +45,7 @@ pub(super) fn recorded_boots() -> io::Result<(Trace, Trace)> {
 
 /// An image, raw and packed, with a profile of it.
 #[derive(Debug, Clone)]
-pub(super) struct DemoImage {
+pub struct DemoImage {
     /// The raw image.
     pub raw: PathBuf,
     /// The packed one.
@@ -70,29 +70,43 @@ pub(super) struct DemoImage {
 
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum MakeError {
-    #[error("cannot write the demo's image to {}: {source}; set TMPDIR to where 500 MB are free", path.display())]
-    Write { path: PathBuf, source: io::Error },
+pub enum MakeError {
+    /// The folder is full, or not to be written to.
+    #[error("cannot write the made-up image to {}: {source}; set TMPDIR to where 1 GB is free", path.display())]
+    Write {
+        /// What could not be written.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It was asked to end.
     #[error("cancelled")]
     Cancelled,
+    /// It could not be packed.
     #[error(transparent)]
     Pack(#[from] PackError),
+    /// What was packed cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// There is no profile of it.
     #[error(transparent)]
     Profile(#[from] profile::BuildError),
 }
 
-/// Makes the image in `folder`; set `cancel`, and it ends soon.
-pub(super) fn make(
+/// Makes an image of this size in `folder`; set `cancel`, and it ends soon.
+///
+/// # Errors
+/// [`MakeError`]; what was written until then stays in `folder`.
+pub fn make(
     folder: &Path,
+    image_bytes: u64,
     replayed: &Trace,
     profiled: Trace,
     cancel: &AtomicBool,
 ) -> Result<DemoImage, MakeError> {
     let (raw, swarm, profile) = (folder.join("image.raw"), folder.join("image.swarm"), folder.join("boot.profile"));
-    let chunks = data_chunks(&[replayed, &profiled]);
-    fill(&raw, &chunks, cancel)?;
+    let chunks = data_chunks(&[replayed, &profiled], image_bytes);
+    fill(&raw, image_bytes, &chunks, cancel)?;
     let packed = pack(&PackOptions::new(&raw, &swarm, cancel), &|_, _| {})?;
 
     let write_error = |path: &Path| {
@@ -114,7 +128,7 @@ pub(super) fn make(
         swarm,
         profile,
         swarm_digest,
-        image_bytes: IMAGE_BYTES,
+        image_bytes,
         data_bytes: (chunks.len() * CHUNK_BYTES) as u64,
         packed_bytes: packed.file_bytes,
         touched_bytes: (touched.len() * CHUNK_BYTES) as u64,
@@ -149,10 +163,10 @@ fn touched_chunks(trace: &Trace) -> BTreeSet<u32> {
 }
 
 /// The chunks that hold data: those that any of the boots touches, and others, drawn with a seed of ours.
-fn data_chunks(traces: &[&Trace]) -> BTreeSet<u32> {
+fn data_chunks(traces: &[&Trace], image_bytes: u64) -> BTreeSet<u32> {
     let mut chunks: BTreeSet<u32> = traces.iter().flat_map(|trace| touched_chunks(trace)).collect();
     let wanted = chunks.len() * (1 + OTHER_FACTOR);
-    let runs = (IMAGE_BYTES >> CHUNK_SHIFT_DEFAULT) as u32 / OTHER_RUN;
+    let runs = (image_bytes >> CHUNK_SHIFT_DEFAULT) as u32 / OTHER_RUN;
     let mut rng = Rng::new(0x64656d6f);
     while chunks.len() < wanted {
         let first = rng.below(runs) * OTHER_RUN;
@@ -161,10 +175,10 @@ fn data_chunks(traces: &[&Trace]) -> BTreeSet<u32> {
     chunks
 }
 
-fn fill(path: &Path, chunks: &BTreeSet<u32>, cancel: &AtomicBool) -> Result<(), MakeError> {
+fn fill(path: &Path, image_bytes: u64, chunks: &BTreeSet<u32>, cancel: &AtomicBool) -> Result<(), MakeError> {
     let write_error = |source| MakeError::Write { path: path.to_owned(), source };
     let file = File::create_new(path).map_err(write_error)?;
-    file.set_len(IMAGE_BYTES).map_err(write_error)?;
+    file.set_len(image_bytes).map_err(write_error)?;
     let mut bytes = vec![0; CHUNK_BYTES];
     for &chunk in chunks {
         if cancel.load(Relaxed) {
@@ -209,8 +223,8 @@ mod tests {
     #[test]
     fn data_lies_where_the_boots_read_and_elsewhere() {
         let (replayed, profiled) = recorded_boots().unwrap();
-        let chunks = data_chunks(&[&replayed, &profiled]);
-        assert_eq!(chunks, data_chunks(&[&replayed, &profiled]));
+        let chunks = data_chunks(&[&replayed, &profiled], IMAGE_BYTES);
+        assert_eq!(chunks, data_chunks(&[&replayed, &profiled], IMAGE_BYTES));
         let touched = touched_chunks(&replayed);
         assert!(touched.is_subset(&chunks) && touched_chunks(&profiled).is_subset(&chunks));
         assert!((4 * touched.len()..5 * touched.len()).contains(&chunks.len()), "{}", chunks.len());
@@ -236,7 +250,7 @@ mod tests {
     fn an_image_holds_its_chunks_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("raw");
-        fill(&path, &BTreeSet::from([1, 24_575]), &AtomicBool::new(false)).unwrap();
+        fill(&path, IMAGE_BYTES, &BTreeSet::from([1, 24_575]), &AtomicBool::new(false)).unwrap();
         let image = File::open(&path).unwrap();
         let mut expected = vec![0; CHUNK_BYTES];
         let mut found = vec![0; CHUNK_BYTES];

@@ -8,7 +8,7 @@
 #[cfg(target_os = "linux")]
 mod appliance;
 mod family;
-mod image;
+pub mod image;
 mod links;
 mod report;
 #[cfg(target_os = "linux")]
@@ -120,7 +120,7 @@ fn make_image(
     cancel: &AtomicBool,
 ) -> Result<DemoImage, MakeError> {
     let step = Step::begin("making an image to boot");
-    let image = image::make(folder, replayed, profiled, cancel)?;
+    let image = image::make(folder, image::IMAGE_BYTES, replayed, profiled, cancel)?;
     step.end();
     Ok(image)
 }
