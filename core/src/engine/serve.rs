@@ -23,8 +23,8 @@ const BUSY_MILLIS_EACH: u32 = 5;
 const BUSY_MILLIS_MAX: u32 = 500;
 /// Requests waiting at a seed above which it redirects whatever the asker says: else all would come at once, and wait.
 const SEED_QUEUE: u32 = 32;
-/// The same for what no guest waits for: a second copy only when there is nothing else to send.
-const SEED_QUEUE_BULK: u32 = 1;
+/// What a seed has sent is given so long to spread before another copy is sent to whom no guest waits for.
+const SPREAD: Duration = Duration::from_secs(10);
 
 impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     /// A peer asks for pieces, or more urgently for some that it has asked for.
@@ -75,9 +75,8 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         let queued = self.peers.sums().uploads;
         if self.config.role == Role::Seed {
             let spare = request.class == Class::Demand && queued == 0;
-            let patience = if request.class == Class::Demand { SEED_QUEUE } else { SEED_QUEUE_BULK };
-            return match self.redirect(now, index, piece) {
-                Some(answer) if !spare && (!request.insist || queued >= patience) => answer,
+            return match self.redirect(now, index, piece, request, queued) {
+                Some(answer) if !spare => answer,
                 _ => Answer::Queued,
             };
         }
@@ -97,11 +96,20 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         })
     }
 
-    /// Who else has got the piece from this seed lately.
-    fn redirect(&self, now: Instant, index: usize, piece: PieceIndex) -> Option<Answer> {
+    /// Who else has got the piece from this seed lately, unless the asker has tried there and a copy more does no harm.
+    fn redirect(
+        &self,
+        now: Instant,
+        index: usize,
+        piece: PieceIndex,
+        request: &Request,
+        queued: u32,
+    ) -> Option<Answer> {
         let (peer, at) = self.served.last(piece)?;
         let link = self.peers.get(peer).filter(|link| link.is_open() && link.address.is_dialable())?;
-        (peer != self.peers.id(index) && now - at < SERVED_FOR).then_some(Answer::Redirect(link.node, link.address))
+        let has_time = if request.class == Class::Demand { queued < SEED_QUEUE } else { now - at >= SPREAD };
+        let useful = peer != self.peers.id(index) && now - at < SERVED_FOR && !(request.insist && has_time);
+        useful.then_some(Answer::Redirect(link.node, link.address))
     }
 
     /// A peer takes requests back.
