@@ -8,10 +8,12 @@ use super::Nanos;
 
 /// Payload of a full segment, in bytes: Ethernet's 1,500 less 20 (IP), 20 (TCP), 12 (timestamps).
 pub const MSS_BYTES: u64 = 1448;
+/// Headers of a packet in bytes: Ethernet 14, IP 20, TCP 32.
+pub(super) const HEADER_BYTES: u64 = 66;
 /// What a connection may send before it has heard anything.
 const INITIAL_WINDOW_BYTES: u64 = 10 * MSS_BYTES;
 /// A connection that was silent for so long begins anew.
-const RTO: Nanos = 200_000_000;
+pub(super) const RTO: Nanos = 200_000_000;
 
 /// How connections behave; the same for all of a run.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
@@ -67,6 +69,11 @@ impl Window {
     /// A round trip has passed in which the window was used up.
     pub(super) fn double(&mut self, tcp: &Tcp) {
         self.bytes = (self.bytes * 2).min(tcp.window_bytes_max);
+    }
+
+    /// Acknowledgements let more through, or a loss less.
+    pub(super) fn set(&mut self, bytes: u64, tcp: &Tcp) {
+        self.bytes = bytes.min(tcp.window_bytes_max);
     }
 }
 
