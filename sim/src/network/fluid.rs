@@ -10,7 +10,7 @@
 //! *Units*: nanoseconds, bytes a second; progress in billionths of a byte, so that it is exact.
 //! *Bounds*: a change costs O(flows of the links that it reaches).
 
-use super::tcp::{MSS_BYTES, Tcp, Window};
+use super::tcp::{HEADER_BYTES, MSS_BYTES, Tcp, Window};
 use super::topology::{LinkIndex, Path, Topology, Usage};
 use super::{HostIndex, NEVER, Nanos, Occurrence, PipeId};
 use std::cmp::Reverse;
@@ -21,8 +21,6 @@ const RELAX_STEPS_A_LINK: usize = 1024;
 const NANO: u64 = 1_000_000_000;
 /// The share that a link which is not full offers.
 const UNLIMITED: u64 = u64::MAX;
-/// Headers of a packet in bytes: Ethernet 14, IP 20, TCP 32. Bodies' headers are in the links' rates already.
-const HEADER_BYTES: u32 = 66;
 
 /// A network of flows.
 #[derive(Debug)]
@@ -273,7 +271,7 @@ impl Fluid {
     /// owed by the next flow of each link.
     fn pass_small(&mut self, now: Nanos, pipe: u32, bytes: u32, tag: u32) {
         let row = &mut self.pipes[pipe as usize];
-        let on_wire = u64::from(bytes + HEADER_BYTES);
+        let on_wire = u64::from(bytes) + HEADER_BYTES;
         let mut at = now;
         for link in row.path.links() {
             let link = &mut self.links[*link as usize];

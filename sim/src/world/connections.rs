@@ -40,7 +40,8 @@ pub(super) struct End {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub ends: [End; 2],
-    pipes: [PipeId; 2],
+    /// None once it is closed: its number may be another's by then.
+    pipes: [Option<PipeId>; 2],
     generation: u32,
     /// What waits until the two can reach each other, by the side that sent it.
     stuck: [Vec<u32>; 2],
@@ -159,6 +160,7 @@ impl<W: Watch> World<'_, W> {
             return self.free_connection(connection);
         }
         let (pipe, generation) = (row.pipes[usize::from(side)], row.generation);
+        let Some(pipe) = pipe else { return };
         let tag = self.add_parcel(Parcel::End { connection, generation, from: side });
         self.network.send(self.now, pipe, 1, tag);
     }
@@ -170,7 +172,7 @@ impl<W: Watch> World<'_, W> {
             let row = &mut self.connections[connection as usize];
             row.ends[usize::from(side)].gone = true;
             let (pipe, generation, other) =
-                (row.pipes[usize::from(side)], row.generation, row.ends[1 - usize::from(side)]);
+                (row.pipes[usize::from(side)].take(), row.generation, row.ends[1 - usize::from(side)]);
             if other.gone {
                 self.free_connection(connection);
                 continue;
@@ -215,7 +217,7 @@ impl<W: Watch> World<'_, W> {
         }
         row.ends[side].gone = true;
         let both = row.ends[1 - side].gone;
-        let pipe = row.pipes[side];
+        let pipe = row.pipes[side].take();
         self.drop_unsent(pipe);
         if both {
             self.free_connection(connection);
@@ -233,7 +235,7 @@ impl<W: Watch> World<'_, W> {
         let link = self.nodes[node].links.get(peer.index()).copied().flatten().filter(|link| link.peer == peer);
         let Some((connection, side)) = link.and_then(|link| link.up) else { return };
         let row = &self.connections[connection as usize];
-        let (pipe, generation) = (row.pipes[usize::from(side)], row.generation);
+        let (Some(pipe), generation) = (row.pipes[usize::from(side)], row.generation) else { return };
         let to = row.ends[1 - usize::from(side)].node as usize;
         let head_bytes = head.len() as u32;
         let sent_bytes = head_bytes + body.map_or(0, |(_, bytes)| bytes);
@@ -451,7 +453,7 @@ impl<W: Watch> World<'_, W> {
 
     fn on_bootstrapped(&mut self, tag: u32) {
         let Some(Parcel::Bootstrap { node, life, pipe, bytes }) = self.take_parcel(tag) else { return };
-        self.drop_unsent(pipe);
+        self.drop_unsent(Some(pipe));
         let row = &mut self.nodes[node as usize];
         if row.life == life && row.phase == Phase::Starting {
             row.tally.metadata_bytes += u64::from(bytes);
@@ -487,7 +489,8 @@ impl<W: Watch> World<'_, W> {
         self.network.send(self.now, pipe, bytes, tag);
     }
 
-    fn drop_unsent(&mut self, pipe: PipeId) {
+    fn drop_unsent(&mut self, pipe: Option<PipeId>) {
+        let Some(pipe) = pipe else { return };
         let mut dropped = Vec::new();
         self.network.close(self.now, pipe, &mut dropped);
         dropped.into_iter().for_each(|tag| self.drop_parcel(tag));
@@ -495,7 +498,7 @@ impl<W: Watch> World<'_, W> {
 
     fn add_connection(&mut self, dialler: (usize, PeerId), listener: (usize, PeerId)) -> u32 {
         let hosts = [self.setup.nodes[dialler.0].host, self.setup.nodes[listener.0].host];
-        let pipes = [self.network.open(hosts[0], hosts[1]), self.network.open(hosts[1], hosts[0])];
+        let pipes = [Some(self.network.open(hosts[0], hosts[1])), Some(self.network.open(hosts[1], hosts[0]))];
         let end = |(node, peer): (usize, PeerId)| End {
             node: node as u32,
             life: self.nodes[node].life,
@@ -521,7 +524,7 @@ impl<W: Watch> World<'_, W> {
     fn free_connection(&mut self, connection: u32) {
         let row = &mut self.connections[connection as usize];
         row.generation += 1;
-        let pipes = row.pipes;
+        let pipes = [row.pipes[0].take(), row.pipes[1].take()];
         let stuck: Vec<u32> = row.stuck.iter_mut().flat_map(std::mem::take).collect();
         stuck.into_iter().for_each(|tag| self.drop_parcel(tag));
         pipes.into_iter().for_each(|pipe| self.drop_unsent(pipe));
