@@ -24,7 +24,7 @@ pub use page::page;
 pub use progress::Progress;
 pub use table::table;
 
-use crate::outcome::Outcome;
+use crate::outcome::{NodeOutcome, Outcome};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -103,7 +103,7 @@ fn last_traffic_micros(outcome: &Outcome) -> u64 {
 
 /// Nodes that were waiting for long at the end: their guests' own work would have been done.
 fn stuck_count(outcome: &Outcome) -> usize {
-    let waits = |node: &&crate::outcome::NodeOutcome| {
+    let waits = |node: &&NodeOutcome| {
         let done = node.start_micros + node.ready_micros + node.local_micros + node.stall_micros;
         node.run_micros.is_none() && done + STUCK_MICROS <= outcome.virtual_micros
     };
@@ -122,6 +122,7 @@ fn seconds(micros: u64) -> String {
 /// Decimal, as links are.
 fn bytes(bytes: u64) -> String {
     match bytes as f64 {
+        b if b < 1e3 => format!("{b} B"),
         b if b < 1e6 => format!("{:.1} kB", b / 1e3),
         b if b < 1e9 => format!("{:.1} MB", b / 1e6),
         b if b < 1e12 => format!("{:.2} GB", b / 1e9),

@@ -3,12 +3,12 @@
 use super::svg::{Area, Axes, Bar, Drawn, Line, QUIET, bars, bars_height, lines, svg};
 use super::table::by_use;
 use super::{seconds, share};
-use crate::outcome::{NodeOutcome, Outcome};
+use crate::outcome::{LinkOutcome, NodeOutcome, Outcome};
 use plotters::style::RGBColor;
 use std::io;
 
 /// Steps of the time axis.
-const STEPS: usize = 120;
+const STEPS: usize = 80;
 /// Points of a distribution.
 const QUANTILES: usize = 200;
 /// Bars of links.
@@ -152,7 +152,8 @@ fn over_time(outcome: &Outcome) -> io::Result<Plot> {
     Ok(Plot {
         title,
         legend: vec![("bodies from seeds", ORANGE), ("bodies from nodes", BLUE), ("nodes booting", GREEN)],
-        note: "Each panel has its own scale; the time axis is the same.".into(),
+        note: "Each panel has its own scale; the time axis is the same. A body counts when all of it has arrived, so that short \
+             peaks may be above a link's rate.".into(),
         svg: svg(title, 470, draw)?,
     })
 }
@@ -208,11 +209,12 @@ fn stall(outcome: &Outcome) -> io::Result<Plot> {
 fn links(outcome: &Outcome) -> io::Result<Plot> {
     let title = "Use of the seeds' uplinks and of shared links";
     let all = by_use(outcome);
-    let bar = |link: &&crate::outcome::LinkOutcome| Bar {
+    let is_seed = |link: &LinkOutcome| link.name.starts_with("seed");
+    let bar = |link: &&LinkOutcome| Bar {
         name: link.name.clone(),
         value: 100.0 * link.use_share,
         text: format!("{:.1} %", 100.0 * link.use_share),
-        color: if link.name.starts_with("seed") { ORANGE } else { BLUE },
+        color: if is_seed(link) { ORANGE } else { BLUE },
     };
     let shown: Vec<Bar> = all.iter().take(LINKS_MAX).map(bar).collect();
     let note = match all.len() > LINKS_MAX {
@@ -221,7 +223,10 @@ fn links(outcome: &Outcome) -> io::Result<Plot> {
     };
     Ok(Plot {
         title,
-        legend: vec![("seeds", ORANGE), ("racks and zones", BLUE)],
+        legend: match outcome.links.iter().all(is_seed) {
+            true => Vec::new(),
+            false => vec![("seeds", ORANGE), ("racks and zones", BLUE)],
+        },
         note,
         svg: svg(title, bars_height(shown.len()), |area| bars(area, &shown, 100.0, "use, % of the link's rate"))?,
     })
