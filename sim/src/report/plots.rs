@@ -1,6 +1,6 @@
 //! The plots of a page: which figures, and how they are read.
 
-use super::svg::{Area, Axes, Bar, Drawn, Line, QUIET, bars, bars_height, lines, svg};
+use super::svg::{Area, Axes, Bar, Drawn, Line, QUIET, bars, bars_end, bars_height, lines, svg};
 use super::table::by_use;
 use super::{seconds, share};
 use crate::outcome::{LinkOutcome, NodeOutcome, Outcome};
@@ -11,6 +11,8 @@ use std::io;
 const STEPS: usize = 80;
 /// Points of a distribution.
 const QUANTILES: usize = 200;
+/// Said of a bar that does not fit.
+const CUT: &str = " The longest bar is cut.";
 /// Bars of links.
 const LINKS_MAX: usize = 16;
 
@@ -98,11 +100,14 @@ fn against_bounds(outcome: &Outcome) -> io::Result<Plot> {
         bar("95th percentile", run.p95, BLUE),
         bar("slowest", run.max, BLUE),
     ];
-    let x_max = shown.iter().map(|bar| bar.value).fold(0.0, f64::max);
+    let x_max = bars_end(shown[1..].iter().map(|bar| bar.value), shown[0].value);
     let mut note = String::from(
         "One server: all nodes' working sets through the seeds' uplinks alone. Distribution: to bring the working set to \
          all nodes. Run: one guest behind its own link.",
     );
+    if shown[0].value > x_max {
+        note += CUT;
+    }
     if bounds.distribution_micros == 0 {
         note += " There is no distribution bound for nodes that do not start at once.";
     }
@@ -243,13 +248,17 @@ fn amplification(outcome: &Outcome) -> io::Result<Plot> {
         bar("seeds sent", totals.origin_amplification, ORANGE),
         bar("nodes received", received, BLUE),
     ];
-    let x_max = shown.iter().map(|bar| bar.value).fold(0.0, f64::max);
+    let x_max = bars_end(shown[..2].iter().map(|bar| bar.value), received);
+    let mut note = String::from(
+        "In working sets, all images together. What nodes received is what seeds would have sent without a swarm.",
+    );
+    if received > x_max {
+        note += CUT;
+    }
     Ok(Plot {
         title,
         legend: Vec::new(),
-        note:
-            "In working sets, all images together. What nodes received is what seeds would have sent without a swarm."
-                .into(),
+        note,
         svg: svg(title, bars_height(shown.len()), |area| bars(area, &shown, x_max, "bytes, in working sets"))?,
     })
 }

@@ -14,13 +14,13 @@ pub(super) const WIDTH: u32 = 480;
 /// Height of a bar with the gap to the next.
 const BAR_HEIGHT: u32 = 28;
 /// Room of a bar's name.
-const NAME_WIDTH: u32 = 128;
+const NAME_WIDTH: u32 = 142;
 /// Height of the axis below.
-const AXIS_HEIGHT: u32 = 40;
+const AXIS_HEIGHT: u32 = 44;
 /// Axes, meshes, and what is only there to compare with.
 pub(super) const QUIET: RGBColor = RGBColor(132, 132, 138);
-/// Size of all text, as the library counts: 13 pixels.
-const TEXT: i32 = 16;
+/// Size of all text, as the library counts: 14.5 pixels.
+const TEXT: i32 = 18;
 
 pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 pub(super) type Drawn = Result<(), DrawingAreaErrorKind<io::Error>>;
@@ -69,7 +69,7 @@ pub(super) fn lines(area: &Area<'_>, axes: &Axes<'_>, lines: &[Line], is_filled:
         .margin_top(10)
         .margin_right(20)
         .x_label_area_size(if axes.x_title.is_empty() { 8 } else { AXIS_HEIGHT })
-        .y_label_area_size(62)
+        .y_label_area_size(68)
         .build_cartesian_2d(0.0..positive(axes.x_max), 0.0..positive(axes.y_max))?;
     let has_x = !axes.x_title.is_empty();
     let (x_label, y_label) = (|x: &f64| if has_x { number(*x) } else { String::new() }, |y: &f64| number(*y));
@@ -108,7 +108,8 @@ pub(super) fn bars_height(count: usize) -> u32 {
     count as u32 * BAR_HEIGHT + AXIS_HEIGHT + 10
 }
 
-/// Bars that lie one below the other, each with its name before and its value behind it.
+/// Bars that lie one below the other, each with its name before and its value behind it. A bar beyond `x_max` is cut, and has
+/// a gap that says so.
 pub(super) fn bars(area: &Area<'_>, bars: &[Bar], x_max: f64, x_title: &str) -> Drawn {
     let count = bars.len() as f64;
     // Room for the text behind the longest bar.
@@ -138,14 +139,25 @@ pub(super) fn bars(area: &Area<'_>, bars: &[Bar], x_max: f64, x_title: &str) -> 
     let anchored = |h| TextStyle::from(("sans-serif", TEXT)).pos(Pos::new(h, VPos::Center));
     for (at, bar) in bars.iter().enumerate() {
         let middle = count - at as f64 - 0.5;
-        let corners = [(0.0, middle - 0.32), (bar.value, middle + 0.32)];
-        chart.draw_series([Rectangle::new(corners, bar.color.filled())])?;
-        let (x, y) = chart.backend_coord(&(bar.value, middle));
+        let end = bar.value.min(x_max);
+        let parts = match bar.value > x_max {
+            true => vec![(0.0, end * 0.92), (end * 0.94, end * 0.96), (end * 0.98, end)],
+            false => vec![(0.0, end)],
+        };
+        let part = |(from, to)| Rectangle::new([(from, middle - 0.32), (to, middle + 0.32)], bar.color.filled());
+        chart.draw_series(parts.into_iter().map(part))?;
+        let (x, y) = chart.backend_coord(&(end, middle));
         area.draw(&Text::new(bar.text.clone(), (x + 6, y), anchored(HPos::Left)))?;
         let name_end = NAME_WIDTH as i32 - 8;
         area.draw(&Text::new(shortened(&bar.name), (name_end, y), anchored(HPos::Right)))?;
     }
     Ok(())
+}
+
+/// Where an axis ends so that the bars in front can be told apart: `others` are bars that may be cut for that.
+pub(super) fn bars_end(front: impl Iterator<Item = f64>, others: f64) -> f64 {
+    let front = front.fold(0.0, f64::max);
+    if front > 0.0 && others > 4.0 * front { 1.5 * front } else { front.max(others) }
 }
 
 /// A name that has room before its bar.
@@ -184,6 +196,19 @@ mod tests {
         let shown: Vec<String> = [0.0, 0.25, 0.1 + 0.2, 7.0, 9_999.0, 25_000.0, 1.5e6].map(number).to_vec();
         assert_eq!(shown, ["0", "0.25", "0.3", "7", "9999", "25k", "1.5M"]);
         assert_eq!(shortened("a name that is longer than its place"), "a name that is lo…");
+    }
+
+    #[test]
+    fn one_long_bar_does_not_flatten_the_others() {
+        assert_eq!(bars_end([1.0, 2.0].into_iter(), 300.0), 3.0);
+        assert_eq!(bars_end([1.0, 2.0].into_iter(), 8.0), 8.0);
+        assert_eq!(bars_end([0.0].into_iter(), 8.0), 8.0);
+        let drawn = |x_max| {
+            let long = Bar { name: "long".into(), value: 300.0, text: "300 s".into(), color: RED };
+            svg("t", bars_height(1), |area| bars(area, &[long], x_max, "time, s")).unwrap()
+        };
+        let parts = |svg: &str| svg.matches("fill=\"#FF0000\"").count();
+        assert_eq!((parts(&drawn(300.0)), parts(&drawn(3.0))), (1, 3));
     }
 
     #[test]
