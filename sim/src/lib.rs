@@ -4,5 +4,6 @@ pub mod cli;
 pub mod model;
 pub mod network;
 pub mod outcome;
+pub mod report;
 pub mod scenario;
 pub mod world;

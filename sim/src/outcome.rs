@@ -29,6 +29,8 @@ pub struct Outcome {
     pub virtual_micros: u64,
     /// Nodes whose guests have read all.
     pub booted_count: u32,
+    /// Whether it was ended from outside before its end: then all of this is what came so far.
+    pub cut_off: bool,
     /// Bytes of the working set, all images together.
     pub working_set_bytes: u64,
     /// All of the nodes together.
@@ -179,11 +181,15 @@ pub struct Traffic {
 }
 
 /// Runs a setup to its end; `progress` as for [`World::run`].
-pub fn run(setup: &Setup, progress: impl FnMut(&World<'_>) -> bool) -> Outcome {
+pub fn run(setup: &Setup, mut progress: impl FnMut(&World<'_>) -> bool) -> Outcome {
     let bump = Bump::new();
     let mut world = World::new(setup, &bump, Quiet);
-    world.run(progress);
-    Outcome::new(&world)
+    let mut cut_off = false;
+    world.run(|world| {
+        cut_off = !progress(world);
+        !cut_off
+    });
+    Outcome { cut_off, ..Outcome::new(&world) }
 }
 
 impl Outcome {
@@ -200,6 +206,7 @@ impl Outcome {
             event_count: world.event_count(),
             virtual_micros: world.now() / 1000,
             booted_count: booted as u32,
+            cut_off: false,
             working_set_bytes: working_sets(setup).iter().sum(),
             links: links(world),
             traffic: traffic(world, &nodes),
