@@ -108,6 +108,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             Decoded::Frame { frame, consumed, body_bytes } => (frame, consumed, body_bytes),
         };
         self.wake();
+        self.look_for_work |= may_start_fetches(&frame);
         let body = match (state, frame) {
             (State::Greeting, Frame::Hello(hello)) => {
                 self.check_hello(&hello)?;
@@ -277,5 +278,16 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         }
         self.stats.discarded_bytes += u64::from(data.bytes);
         Ok(Landing::Discard { bytes: data.bytes })
+    }
+}
+
+/// Whether a frame may be what a fetch has waited for.
+fn may_start_fetches(frame: &Frame<'_>) -> bool {
+    match frame {
+        Frame::Hello(_) | Frame::Map(_) | Frame::Have(_) | Frame::Lost(_) | Frame::Data(_) => true,
+        Frame::Busy(_) | Frame::Refuse(_) | Frame::Redirect(_) | Frame::Bye(_) => true,
+        Frame::Request(_) | Frame::Cancel(_) | Frame::Peers(_) | Frame::Ping(_) | Frame::Pong(_) => false,
+        Frame::Offer(_) | Frame::Blob(_) | Frame::BlobRequest(_) | Frame::BlobRefuse(_) => false,
+        Frame::Touched(_) | Frame::Unknown(_) => false,
     }
 }

@@ -111,6 +111,8 @@ pub struct Engine<'a, P, O, S> {
     look_for_work: bool,
     /// Before then, `poll` has nothing to do unless something happens.
     quiet_until: Instant,
+    /// From then on there may be fetches to start even if nothing has happened.
+    look_at: Instant,
 }
 
 impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
@@ -172,6 +174,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             paused_until: Instant::ZERO,
             look_for_work: true,
             quiet_until: Instant::ZERO,
+            look_at: Instant::NEVER,
             config,
         })
     }
@@ -179,6 +182,16 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     /// Tells the engine what happened. Every event is legal at any time.
     pub fn handle(&mut self, now: Instant, event: Event) {
         self.wake();
+        // The others start no fetch by themselves; what ends one says so where it does.
+        self.look_for_work |= !matches!(
+            event,
+            Event::ContactFound { .. }
+                | Event::PeerOpened { .. }
+                | Event::PeerWritable { .. }
+                | Event::BodyLanded { .. }
+                | Event::BodyVerified { .. }
+                | Event::Loaded { .. }
+        );
         match event {
             Event::Wanted { guest, chunk } => {
                 let hit = self.holds(self.geometry.chunk_piece(chunk));
@@ -214,13 +227,18 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         }
         self.peers.settle(now, self.contacts.version());
         self.give_up(now);
-        self.look_for_work |= self.quiet_until != Instant::ZERO;
+        self.look_for_work |= now >= self.look_at;
         let action = self
             .poll_bodies()
             .or_else(|| self.poll_links(now, head))
             .or_else(|| self.poll_requests(now, head))
             .or_else(|| self.poll_uploads(now, head));
-        self.quiet_until = if action.is_some() { Instant::ZERO } else { self.next_deadline(now) };
+        if action.is_some() {
+            self.quiet_until = Instant::ZERO;
+        } else {
+            self.quiet_until = self.next_deadline(now);
+            self.look_at = self.quiet_until;
+        }
         action
     }
 
@@ -255,9 +273,9 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         &self.stats
     }
 
+    /// Something has happened: there may be something to do.
     fn wake(&mut self) {
         self.quiet_until = Instant::ZERO;
-        self.look_for_work = true;
     }
 
     fn count_stale(&mut self, known: bool) {

@@ -58,9 +58,9 @@ pub struct Owners {
 /// An owner that has not fetched what is wanted next for so long is not waited for.
 const OWNER_PATIENCE: Duration = Duration::from_millis(300);
 /// So far ahead the soonest is looked for.
-const URGENT: usize = 32;
+const URGENT: usize = 16;
 /// Random places of the window that are tried for one that can be had.
-const PROBES: u32 = 24;
+const PROBES: u32 = 8;
 
 impl Order for Owners {
     fn pick(&mut self, now: Instant, window: &[Guess], supply: &dyn Supply, rng: &mut Rng) -> Option<usize> {
