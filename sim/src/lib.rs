@@ -5,4 +5,5 @@ pub mod model;
 pub mod network;
 pub mod outcome;
 pub mod scenario;
+pub mod sweep;
 pub mod world;

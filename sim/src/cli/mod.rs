@@ -7,6 +7,7 @@ mod args;
 mod network;
 mod replay;
 mod run;
+mod sweep;
 
 use args::{Args, Command};
 use clap::Parser;
@@ -62,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Network(args) => network::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Sweep(args) => sweep::run(&args),
     };
     match outcome {
         Ok(code) => code,
