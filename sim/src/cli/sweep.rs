@@ -37,7 +37,12 @@ pub(super) fn run(args: &Sweep) -> Result<ExitCode, Failure> {
     let threads = args.threads.map_or_else(|| available_parallelism().map_or(1, NonZero::get), usize::from);
     let interrupt = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupt);
-    ctrlc::set_handler(move || flag.store(true, Relaxed))?;
+    ctrlc::set_handler(move || {
+        // Whoever asks twice does not want to wait for what cannot be cut short; whole rows are on the disk.
+        if flag.swap(true, Relaxed) {
+            std::process::exit(130);
+        }
+    })?;
     let options = Options { out, threads, shard, restart: args.restart, interrupt: &interrupt };
     let started = Instant::now();
     let mut show = Show::new(&plan);

@@ -105,14 +105,14 @@ impl Plan {
         label(number as usize, &self.keys, point.values, Some(point.seed))
     }
 
-    /// Reads all files that these points name, and makes ready the first of each seed, so that what cannot run is known
-    /// before anything has.
+    /// Reads all files that these points name, and makes each ready with one of its seeds, so that what cannot run is known
+    /// before anything has. Ends early once it `is_stopped`.
     ///
     /// # Errors
     /// [`SweepError::Point`].
-    pub fn check(&self, points: &[u32]) -> Result<(), SweepError> {
+    pub fn check(&self, points: &[u32], is_stopped: impl Fn() -> bool) -> Result<(), SweepError> {
         let mut checked = BTreeSet::new();
-        for number in points {
+        for number in points.iter().take_while(|_| !is_stopped()) {
             if !checked.insert((*number as usize - 1) / self.seeds.len()) {
                 continue;
             }

@@ -69,15 +69,16 @@ pub struct Report {
 /// [`SweepError`]; rows that were written stay.
 pub fn run(plan: &Plan, options: &Options<'_>, watch: impl FnMut(&Status<'_>)) -> Result<Report, SweepError> {
     let ours: Vec<u32> = (1..=plan.point_count() as u32).filter(|number| options.shard.has(*number)).collect();
+    let is_stopped = || options.interrupt.load(Relaxed);
     let mut part = Part::open(options.out)?;
     if options.restart {
-        plan.check(&ours)?;
+        plan.check(&ours, is_stopped)?;
         part.restart(options.out)?;
     }
     let known = Table::read(options.out)?;
     let mut table = part.take_up(plan, known, options.out)?;
     let (kept, missing): (Vec<u32>, Vec<u32>) = ours.into_iter().partition(|number| table.rows.contains_key(number));
-    plan.check(&missing)?;
+    plan.check(&missing, is_stopped)?;
     let (kept, all) = (kept.len(), kept.len() + missing.len());
     let mut sweep = Running { plan, part: &mut part, table: &mut table, all, kept, done: kept, watch };
     if !missing.is_empty() {
