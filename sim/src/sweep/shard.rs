@@ -58,7 +58,11 @@ impl Shard {
         let count = number(get, "SLURM_ARRAY_TASK_COUNT", "the number of the array's tasks")?;
         let first = number(get, "SLURM_ARRAY_TASK_MIN", "the array's least id")?;
         let last = number(get, "SLURM_ARRAY_TASK_MAX", "the array's greatest id")?;
-        let step = number(get, "SLURM_ARRAY_TASK_STEP", "the distance of the array's ids")?;
+        // Not every version says it.
+        let step = match get("SLURM_ARRAY_TASK_STEP") {
+            Some(_) => number(get, "SLURM_ARRAY_TASK_STEP", "the distance of the array's ids")?,
+            None => last.saturating_sub(first).checked_div(count.saturating_sub(1)).unwrap_or(1),
+        };
         let index = |id: u32| id.checked_sub(first).filter(|_| step > 0).map(|beyond| (beyond / step, beyond % step));
         match (index(id), index(last)) {
             // In an array with gaps a task would take another's points, or some would be nobody's.
@@ -128,6 +132,9 @@ mod tests {
         assert_eq!(slurm(3, four), "3/4".parse());
         let from_0 = "SLURM_ARRAY_TASK_COUNT=3 SLURM_ARRAY_TASK_MIN=0 SLURM_ARRAY_TASK_MAX=20 SLURM_ARRAY_TASK_STEP=10";
         assert_eq!(slurm(20, from_0), "3/3".parse());
+        assert_eq!(slurm(20, from_0.strip_suffix(" SLURM_ARRAY_TASK_STEP=10").unwrap()), "3/3".parse());
+        let alone = "SLURM_ARRAY_TASK_COUNT=1 SLURM_ARRAY_TASK_MIN=7 SLURM_ARRAY_TASK_MAX=7";
+        assert_eq!(slurm(7, alone), Ok(Shard::ALL));
         let gaps = "SLURM_ARRAY_TASK_COUNT=2 SLURM_ARRAY_TASK_MIN=3 SLURM_ARRAY_TASK_MAX=7 SLURM_ARRAY_TASK_STEP=1";
         assert_eq!(slurm(3, gaps), Err(ShardError::Gaps));
         assert_eq!(slurm(9, four), Err(ShardError::Gaps));
