@@ -86,7 +86,7 @@ struct Show<'a> {
 impl<'a> Show<'a> {
     fn new(plan: &'a Plan) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} points, {eta} left\n{wide_msg}");
+            let style = ProgressStyle::with_template("{wide_bar} {pos} of {len} points{prefix}\n{wide_msg}");
             ProgressBar::no_length().with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
         Self { plan, bar, lines: None }
@@ -97,35 +97,30 @@ impl<'a> Show<'a> {
         let now = Instant::now();
         let (began, last) = *self.lines.get_or_insert((now, now));
         if let Some(bar) = &self.bar {
-            if is_first {
-                bar.set_length(status.all as u64);
-                bar.set_position(status.done as u64);
-                // What was there before says nothing about how long a point takes.
-                bar.reset_eta();
-            }
+            bar.set_length(status.all as u64);
             bar.set_position(status.done as u64);
+            bar.set_prefix(left(status, now - began));
             bar.set_message(self.running(status));
-            return;
-        }
-        if is_first || now - last >= LINE_EVERY {
+        } else if is_first || now - last >= LINE_EVERY {
             self.lines = Some((began, now));
-            let ran = status.done - status.kept;
-            let left = (ran > 0).then(|| {
-                let micros = (now - began).as_micros() * (status.all - status.done) as u128 / ran as u128;
-                format!(", about {} left", Micros(micros as u64))
-            });
-            let running = self.running(status);
-            let running = if running.is_empty() { running } else { format!("; running {running}") };
-            let left = left.unwrap_or_default();
-            output::remark(format_args!("sweep: {} of {} points{left}{running}", status.done, status.all));
+            let (left, running) = (left(status, now - began), self.running(status));
+            let and = if running.is_empty() { "" } else { "; " };
+            output::remark(format_args!("sweep: {} of {} points{left}{and}{running}", status.done, status.all));
         }
     }
 
     fn running(&self, status: &Status<'_>) -> String {
         let labels: Vec<String> =
             status.running.iter().take(NAMED_MAX).map(|number| self.plan.label(*number)).collect();
-        labels.join(", ")
+        if labels.is_empty() { String::new() } else { format!("running {}", labels.join(", ")) }
     }
+}
+
+/// How long the rest takes if it goes on like this; what was there before says nothing about that.
+fn left(status: &Status<'_>, elapsed: Duration) -> String {
+    let ran = (status.done - status.kept) as u128;
+    let micros = elapsed.as_micros() * (status.all - status.done) as u128;
+    micros.checked_div(ran).map_or_else(String::new, |micros| format!(", about {} left", Micros(micros as u64)))
 }
 
 impl Drop for Show<'_> {
