@@ -57,13 +57,13 @@ impl Bench {
         stderr.lines().last().unwrap_or_default().to_owned()
     }
 
-    /// Starts the long sweep and stops it in `stop`'s way when it has some rows; gives its end.
-    fn stop_midway(&self, out: &str, stop: fn(&mut Child)) -> Output {
-        let part = self.path(&format!("{out}.part"));
+    /// Starts a sweep and stops it in `stop`'s way when it has so many rows; gives its end.
+    fn stop_midway(&self, arguments: &[&str], rows: usize, stop: fn(&mut Child)) -> Output {
+        let part = self.path("a.csv.part");
         loop {
-            let mut command = self.command(&["small.toml", "--out", out]);
-            let mut child = command.args(LONG).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-            while fs::read_to_string(&part).map_or(0, |text| text.lines().count()) < 5 {
+            let mut command = self.command(&["small.toml", "--out", "a.csv"]);
+            let mut child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            while fs::read_to_string(&part).map_or(0, |text| text.lines().count()) <= rows {
                 if child.try_wait().unwrap().is_some() {
                     break;
                 }
@@ -76,9 +76,15 @@ impl Bench {
             }
             // It was faster.
             assert_eq!(end(output).0, Some(0));
-            fs::remove_file(self.path(out)).unwrap();
+            fs::remove_file(self.path("a.csv")).unwrap();
         }
     }
+}
+
+#[cfg(unix)]
+fn interrupt(child: &mut Child) {
+    // It may just have ended.
+    let _ = rustix::process::kill_process(rustix::process::Pid::from_child(child), rustix::process::Signal::INT);
 }
 
 fn end(output: Output) -> (Option<i32>, String, String) {
@@ -171,7 +177,7 @@ fn where_no_guest_has_booted_there_are_no_times() {
 #[test]
 fn a_killed_sweep_goes_on_where_it_was() {
     let bench = Bench::new();
-    bench.stop_midway("a.csv", |child| child.kill().unwrap());
+    bench.stop_midway(LONG, 4, |child| child.kill().unwrap());
     let part = bench.text("a.csv.part");
     let before = &part[..=part.rfind('\n').unwrap()];
     let kept = before.lines().count() - 1;
@@ -222,11 +228,7 @@ fn what_a_power_cut_leaves_is_no_row() {
 #[test]
 fn an_interrupt_keeps_what_is_done() {
     let bench = Bench::new();
-    let output = bench.stop_midway("a.csv", |child| {
-        let id = rustix::process::Pid::from_child(child);
-        // It may just have ended.
-        let _ = rustix::process::kill_process(id, rustix::process::Signal::INT);
-    });
+    let output = bench.stop_midway(LONG, 4, interrupt);
     let (code, stdout, stderr) = end(output);
     assert_eq!((code, stdout.as_str()), (Some(130), ""), "{stderr}");
     let kept = bench.text("a.csv.part").lines().count() - 1;
@@ -235,6 +237,17 @@ fn an_interrupt_keeps_what_is_done() {
     assert!(!bench.path("a.csv").exists());
     let said = bench.sweep("a.csv", LONG);
     assert!(said.starts_with(&format!("a.csv: 60 points, {kept} of them from before, ")), "{said}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_that_was_cut_short_is_no_row() {
+    let bench = Bench::new();
+    let arguments =
+        ["--set", "image.0.size=256M", "--set", "workload.0.chunks=3000", "--grid", "group.0.count=1,40,39"];
+    let output = bench.stop_midway(&[&arguments[..], &["--threads", "1"]].concat(), 1, interrupt);
+    assert_eq!(end(output).0, Some(130));
+    assert_eq!(heads(&bench.text("a.csv.part"), 2), ["1,1"]);
 }
 
 #[cfg(unix)]

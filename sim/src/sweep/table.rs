@@ -198,3 +198,35 @@ pub(super) fn line(row: &StringRecord) -> io::Result<Vec<u8>> {
     writer.write_record(row)?;
     writer.into_inner().map_err(|error| io::Error::other(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_torn_is_to_be_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv.part");
+        let header = header(&["a,b".to_owned()]);
+        let row = |number: u32| {
+            let cells = (0..header.len()).map(|at| match header.len() - at {
+                1 => "0.1".to_owned(),
+                2 => "0123456789abcdef".to_owned(),
+                3 => "9".to_owned(),
+                _ => number.to_string(),
+            });
+            line(&cells.collect::<StringRecord>()).unwrap()
+        };
+        let whole = [line(&header).unwrap(), row(2), row(1)].concat();
+        for torn in [&b""[..], b"3,", b"\"3", b"3,3\n", b"\0\0\0\n", b"\xff\n", &row(10)] {
+            fs::write(&path, [&whole[..], torn].concat()).unwrap();
+            let table = Table::read(&path).unwrap();
+            assert_eq!(table.good_bytes, whole.len() as u64, "{torn:?}");
+            assert_eq!(table.rows.keys().copied().collect::<Vec<_>>(), [1, 2]);
+            assert_eq!(table.sweep, Some((9, "0123456789abcdef".to_owned())));
+        }
+        fs::write(&path, [&whole[..], b"3,3\n", &row(3)].concat()).unwrap();
+        assert!(matches!(Table::read(&path), Err(SweepError::Damaged { line: 4, .. })));
+        assert_eq!(Table::read(&folder.path().join("none")).unwrap().good_bytes, 0);
+    }
+}
