@@ -6,4 +6,5 @@ pub mod network;
 pub mod outcome;
 pub mod report;
 pub mod scenario;
+pub mod sweep;
 pub mod world;

@@ -1,5 +1,6 @@
 //! The arguments of each command.
 
+use crate::sweep::{Axis, Seeds};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,6 +26,8 @@ pub enum Command {
     Replay(Replay),
     /// Time a pattern of transfers in the network model alone, to compare it with others
     Network(Network),
+    /// Run a scenario at every point of a grid and write a row of CSV each
+    Sweep(Sweep),
 }
 
 /// Arguments of `run`.
@@ -119,6 +122,62 @@ pub struct Chain {
     /// A chunk is sent on when it is there whole
     #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = parse_size)]
     pub chunk: u64,
+}
+
+/// Arguments of `sweep`.
+#[derive(Debug, ClapArgs)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, disable_help_subcommand = true)]
+pub struct Sweep {
+    #[command(subcommand)]
+    pub command: Option<SweepCommand>,
+    /// The scenario, as in sim/scenarios
+    #[arg(value_name = "SCENARIO.toml", required = true)]
+    pub scenario: Option<PathBuf>,
+    /// Values of a key, as in policy.window=30,300 or network.rack-rtt=1ms,10ms; several make a grid, the last fastest
+    #[arg(long, value_name = "KEY=V1,V2")]
+    pub grid: Vec<Axis>,
+    /// A grid in TOML: keys of the scenario with lists of values; it comes before --grid
+    #[arg(long, value_name = "GRID.toml")]
+    pub grid_file: Option<PathBuf>,
+    /// Set a key of the scenario at all points; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
+    pub set: Vec<(String, String)>,
+    /// Run each point with these seeds, 1..5 being 1 to 5; by default with the scenario's
+    #[arg(long, value_name = "N..M")]
+    pub seeds: Option<Seeds>,
+    /// Write the rows into this file; those that are there already are not run again
+    #[arg(long, value_name = "FILE.csv", required = true)]
+    pub out: Option<PathBuf>,
+    /// Runs at a time; by default one a core
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub threads: Option<u16>,
+    /// Run every n-th point only, from the i-th; auto: as the environment of an array job says
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<String>,
+    /// Drop the rows that are there
+    #[arg(long)]
+    pub restart: bool,
+}
+
+/// What else is done with sweeps.
+#[derive(Debug, Subcommand)]
+pub enum SweepCommand {
+    /// Join the parts that shards have written
+    Merge(Merge),
+}
+
+/// Arguments of `sweep merge`.
+#[derive(Debug, ClapArgs)]
+pub struct Merge {
+    /// The file to be; what is in it already is a part too
+    #[arg(value_name = "OUT.csv")]
+    pub out: PathBuf,
+    /// What shards have written, ended or not
+    #[arg(value_name = "PART.csv", required = true)]
+    pub parts: Vec<PathBuf>,
+    /// Write it even if points are missing
+    #[arg(long)]
+    pub partial: bool,
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {

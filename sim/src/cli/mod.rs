@@ -4,9 +4,11 @@
 //! 2 for usage, 1 for the rest, 130 after an interrupt.
 
 mod args;
+mod interrupt;
 mod network;
 mod replay;
 mod run;
+mod sweep;
 
 use args::{Args, Command};
 use clap::Parser;
@@ -14,6 +16,9 @@ use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
 use swarmdisk_common::{output, usage};
+
+/// The exit status of a command that was interrupted, as a shell says.
+const INTERRUPTED: u8 = 130;
 
 /// Why a command ends early: one line for a person.
 #[derive(Debug)]
@@ -35,7 +40,7 @@ impl Failure {
 
     /// The user has asked to end: exit 130, as a shell says.
     pub fn interrupted(message: impl Into<String>) -> Self {
-        Self { message: message.into(), exit: 130 }
+        Self { message: message.into(), exit: INTERRUPTED }
     }
 }
 
@@ -62,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Network(args) => network::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Sweep(args) => sweep::run(&args),
     };
     match outcome {
         Ok(code) => code,

@@ -1,21 +1,14 @@
 //! `swarmdisk-sim run`.
 
 use super::args::{Model, Run};
-use super::{Failure, say};
+use super::{Failure, interrupt, say};
 use crate::model::Setup;
 use crate::outcome::{self, Outcome};
 use crate::report::{self, Progress};
 use crate::scenario;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
-use std::io;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use swarmdisk_common::output::remark;
-
-/// As a shell says of a command that was interrupted.
-const INTERRUPTED: u8 = 130;
 
 pub(super) fn run(args: &Run) -> Result<ExitCode, Failure> {
     let mut scenario = scenario::load_with(&args.scenario, &args.set)?;
@@ -43,8 +36,8 @@ pub(super) fn run(args: &Run) -> Result<ExitCode, Failure> {
 }
 
 /// Runs with progress on stderr, to an interrupt if there is one.
-fn watched(setup: &Setup) -> io::Result<Outcome> {
-    let interrupted = interrupt_flag()?;
+fn watched(setup: &Setup) -> Result<Outcome, Failure> {
+    let interrupted = interrupt::flag()?;
     let mut progress = Progress::new(setup.nodes.len() - setup.seed_count());
     let outcome = outcome::run(setup, |world| {
         progress.update(world);
@@ -54,14 +47,4 @@ fn watched(setup: &Setup) -> io::Result<Outcome> {
     drop(progress);
     remark(wall);
     Ok(outcome)
-}
-
-/// Set by the first interrupt; the second ends the process at once.
-fn interrupt_flag() -> io::Result<Arc<AtomicBool>> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        flag::register_conditional_shutdown(signal, INTERRUPTED.into(), interrupted.clone())?;
-        flag::register(signal, interrupted.clone())?;
-    }
-    Ok(interrupted)
 }
