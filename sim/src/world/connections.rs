@@ -76,10 +76,10 @@ impl<W: Watch> World<'_, W> {
     pub(super) fn bootstrap(&mut self, node: usize) {
         let spec = &self.setup.nodes[node];
         let seeds = self.setup.seeds_of(spec.image);
-        let seed = seeds.start + (node + self.nodes[node].tally.frames as usize) % seeds.len();
+        let seed = seeds.start + (node + self.nodes[node].bootstrap_failures) % seeds.len();
         let life = self.nodes[node].life;
         if !self.reaches(node, seed) || self.nodes[seed].phase != Phase::Up {
-            self.nodes[node].tally.frames += 1;
+            self.nodes[node].bootstrap_failures += 1;
             return self.queue.push(self.now + BOOTSTRAP_PAUSE, What::Bootstrap { node: node as u32, life });
         }
         let bytes =

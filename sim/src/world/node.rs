@@ -65,6 +65,8 @@ pub(super) struct Node<'a> {
     pub touches: Vec<u32>,
     /// What sockets have taken and the engine does not know yet.
     pub taken: Vec<(PeerId, u32)>,
+    /// Times that it could not get manifest and profile.
+    pub bootstrap_failures: usize,
     pub wake_at: Nanos,
     pub paused_until: Nanos,
     pub clock_ahead_micros: u64,
@@ -96,6 +98,7 @@ impl Node<'_> {
             guest: spec.script.map(|script| Guest { script, group: 0, waits: Vec::new(), waits_since: 0 }),
             touches: Vec::new(),
             taken: Vec::new(),
+            bootstrap_failures: 0,
             wake_at: NEVER,
             paused_until: 0,
             clock_ahead_micros: 0,
