@@ -2,7 +2,7 @@
 //! downloading. The demo boots one, and so does what is measured against the simulator.
 //!
 //! *Invariants*: equal builds make equal bytes; every chunk that the boot touches holds data; the rest is holes, but for
-//! [`OTHER_FACTOR`] times as many other chunks. *What is real*: the size of the disk, and where, when and how much the boot reads.
+//! `OTHER_FACTOR` times as many other chunks. *What is real*: the size of the disk, and where, when and how much the boot reads.
 //! *What is not*: contents (they compress as those of real boots do, 2.8 : 1) and where the unread data lies.
 //! *Bounds*: on disk six times what the boot touches, a chunk in memory.
 
