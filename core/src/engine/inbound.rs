@@ -166,6 +166,9 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
                 if self.peers.at(index).pinged == Some(*nonce) {
                     self.peers.change(index, |row| {
                         row.pinged = None;
+                        if core::mem::take(&mut row.late_pinged) {
+                            row.late_bodies = 0;
+                        }
                         row.sample_rtt(now - Instant::from_micros(*nonce));
                     });
                 }
@@ -272,7 +275,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     fn late_body(&mut self, index: usize, peer: PeerId, data: &Data) -> Result<Landing, PeerError> {
         match self.transfers.cancelling(peer, data.piece) {
             Some(slot) => self.free_transfer(slot),
-            None if self.peers.at(index).late_bodies > 0 => self.peers.change(index, |row| row.late_bodies -= 1),
+            None if self.peers.at(index).late_bodies > 0 => self.peers.change(index, |row| row.late_body(data.piece)),
             None => return Err(PeerError::Unexpected),
         }
         self.stats.discarded_bytes += u64::from(data.bytes);

@@ -259,11 +259,13 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             }
         }
         // The first ping is not put off by what else is said: it tells the round trip.
-        if now >= row.ping_due || (row.rtt == Duration::ZERO && row.pinged.is_none()) {
+        let never_pinged = row.rtt == Duration::ZERO && row.pinged.is_none();
+        if now >= row.ping_due || never_pinged || row.late_ping_due() {
             let ping_due = now + self.config.tuning.ping;
             self.peers.change(index, |row| {
                 row.ping_due = ping_due;
                 row.pinged = Some(now.as_micros());
+                row.late_pinged = row.late_bodies > 0;
             });
             return self.transmit(now, index, &Frame::Ping(now.as_micros()), None, head);
         }
