@@ -47,10 +47,9 @@ pub struct PeerStatus {
 
 impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     /// A link has come in from `address`; `credit_bytes` may be sent at once. `None`: there is no room, close it. A node
-    /// keeps an eighth of its rows for links of its own, so that nobody can shut it off from its seed.
+    /// keeps an eighth of its rows, and at least one, for links to seeds, so that nobody can shut it off from them.
     pub fn admit(&mut self, now: Instant, address: Address, credit_bytes: u32) -> Option<PeerId> {
-        let kept = if self.config.role == Role::Node { self.peers.len() / 8 } else { 0 };
-        if self.peers.sums().in_use + kept >= self.peers.len() {
+        if self.peers.sums().in_use + self.kept_rows() >= self.peers.len() {
             return None;
         }
         self.wake();
@@ -62,6 +61,12 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             row.last_received = now;
         });
         Some(peer)
+    }
+
+    /// Rows that no link to another node takes: without one a seed that was lost could never be dialled again.
+    fn kept_rows(&self) -> usize {
+        let most = self.peers.len() - 1;
+        if self.config.role == Role::Node { (self.peers.len() / 8).max(1).min(most) } else { 0 }
     }
 
     /// The links that are open.
@@ -224,7 +229,8 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
 
     /// Whether nodes are to be dialled; seeds always are, if there is room.
     fn wants_links(&self) -> bool {
-        self.config.role == Role::Node && self.peers.sums().in_use < usize::from(self.config.tuning.links)
+        let most = usize::from(self.config.tuning.links).min(self.peers.len() - self.kept_rows());
+        self.config.role == Role::Node && self.peers.sums().in_use < most
     }
 
     fn poll_peer(&mut self, now: Instant, index: usize, row: &PeerRow, head: &mut [u8]) -> Option<Action> {
