@@ -104,7 +104,12 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         if let Some(other) = self.peers.by_node(hello.node) {
             let other = self.peers.id(other);
             let loser = if self.keeps_new(peer, other, hello.node) { other } else { peer };
-            self.contacts.moved(loser, if loser == peer { other } else { peer });
+            if loser == peer && !self.peers.at(peer.index()).inbound && self.contacts.leads_to_seed(other) {
+                // The seed, if it is that, takes this for the link that lasts. It is not dialled here a second time.
+                self.contacts.barred(peer);
+            } else {
+                self.contacts.moved(loser, if loser == peer { other } else { peer });
+            }
             self.close(loser, Farewell::Duplicate, Reason::Duplicate);
             if loser == peer {
                 return;

@@ -376,6 +376,33 @@ fn strangers_cannot_take_the_last_rows_of_a_node() {
 }
 
 #[test]
+fn a_second_address_of_a_seed_does_not_cost_the_link_to_it_again_and_again() {
+    let mut hand = Hand::new(|_| {});
+    let dials = |hand: &mut Hand| {
+        let dial = |action| if let Action::Dial { peer, address } = action { Some((peer, address)) } else { None };
+        hand.actions().into_iter().filter_map(dial).collect::<Vec<_>>()
+    };
+    let (named, other) = (listens(1), listens(2));
+    hand.tell(Event::ContactFound { address: named, seed: true });
+    let (first, _) = dials(&mut hand)[0];
+    hand.tell(Event::PeerOpened { peer: first, credit_bytes: u32::MAX });
+    hand.hear(first, Frame::Hello(hand.hello(1, Role::Seed))).unwrap();
+    // Somebody tells of the other address. The seed keeps the newer link of the two, this node the older one.
+    hand.tell(Event::ContactFound { address: other, seed: false });
+    let (second, _) = dials(&mut hand)[0];
+    hand.tell(Event::PeerOpened { peer: second, credit_bytes: u32::MAX });
+    hand.hear(second, Frame::Hello(hand.hello(1, Role::Seed))).unwrap();
+    assert_eq!(hand.actions(), [Action::Hangup { peer: second, reason: Reason::Duplicate }]);
+    hand.tell(Event::PeerClosed { peer: first });
+    for _ in 0..10 {
+        hand.wait_micros(100_000_000);
+        let again = dials(&mut hand);
+        assert_eq!(again.iter().map(|(_, address)| *address).collect::<Vec<_>>(), [named]);
+        hand.tell(Event::PeerClosed { peer: again[0].0 });
+    }
+}
+
+#[test]
 fn a_small_table_has_room_for_a_seed_that_was_lost() {
     let mut hand = Hand::new(|config| (config.limits.peers, config.tuning.links) = (4, 4));
     (10..20).for_each(|number| hand.tell(Event::ContactFound { address: listens(number), seed: false }));
