@@ -218,7 +218,7 @@ impl Setup {
 
 fn by_weight(workloads: &[Workload], draw: u32) -> usize {
     let sum: u64 = workloads.iter().map(|workload| u64::from(workload.weight)).sum();
-    let mut at = u64::from(draw) * sum >> 32;
+    let mut at = (u64::from(draw) * sum) >> 32;
     for (index, workload) in workloads.iter().enumerate() {
         if at < workload.weight.into() {
             return index;
@@ -278,7 +278,7 @@ fn starts(scenario: &Scenario, seed: u64) -> Vec<Nanos> {
     let mut draws = stream(seed, Purpose::Arrival, 0);
     let mut at: Nanos = 0;
     let start = |number: u32| match arrivals.kind {
-        ArrivalKind::AtOnce => (u128::from(draws.draw()) * u128::from(arrivals.within.0) >> 64) as Nanos,
+        ArrivalKind::AtOnce => ((u128::from(draws.draw()) * u128::from(arrivals.within.0)) >> 64) as Nanos,
         ArrivalKind::Staggered => arrivals.every.0 * u64::from(number),
         ArrivalKind::Waves => arrivals.every.0 * u64::from(number / arrivals.size),
         ArrivalKind::Poisson => {

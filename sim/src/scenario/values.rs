@@ -153,7 +153,7 @@ fn share(number: f64) -> Option<Share> {
 
 fn factor(number: f64) -> Option<Factor> {
     let millionths = (number * MILLION).round();
-    (millionths >= 1.0 && millionths <= 1e15).then_some(Factor(millionths as u64))
+    (1.0..=1e15).contains(&millionths).then_some(Factor(millionths as u64))
 }
 
 #[cfg(test)]
