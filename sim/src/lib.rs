@@ -2,4 +2,5 @@
 pub mod model;
 pub mod network;
 pub mod scenario;
+pub mod swarm;
 pub mod world;
