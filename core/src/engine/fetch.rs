@@ -215,7 +215,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         // What is taken back goes first: it may be asked for anew, and a peer counts what it has been asked.
         if let Some(index) = self.to_send(&[Step::ToCancel]) {
             let row = *self.transfers.at(index);
-            self.peers.change_of(row.peer, |link| link.late_bodies += 1);
+            self.peers.change_of(row.peer, |link| link.take_back(row.piece_number()));
             self.free_transfer(index);
             let run = Run { first: row.piece_number(), count: 1 };
             return self.transmit(now, row.peer.index(), &Frame::Cancel(run), None, head);
@@ -449,7 +449,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             while bits != 0 && !candidates.is_full() {
                 let index = word * 64 + bits.trailing_zeros() as usize;
                 bits &= bits - 1;
-                let pushed = self.candidate(now, index, class, but).map(|candidate| candidates.push(candidate));
+                let pushed = self.candidate(now, index, class, piece, but).map(|candidate| candidates.push(candidate));
                 debug_assert!(pushed.is_none_or(|pushed| pushed.is_ok()), "there is room");
             }
         }
@@ -466,8 +466,18 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     }
 
     /// A peer that may be asked, unless it is busy or the one not to be asked.
-    fn candidate(&self, now: Instant, index: usize, class: Class, but: Option<PeerId>) -> Option<Candidate> {
+    fn candidate(
+        &self,
+        now: Instant,
+        index: usize,
+        class: Class,
+        piece: PieceIndex,
+        but: Option<PeerId>,
+    ) -> Option<Candidate> {
         let (link, peer) = (self.peers.at(index), self.peers.id(index));
+        if link.may_be_late(piece.get()) || self.transfers.cancelling(peer, piece.get()).is_some() {
+            return None;
+        }
         let busy_until = if class == Class::Demand { link.busy_for_demand_until } else { link.busy_until };
         (busy_until <= now && Some(peer) != but).then_some(Candidate {
             peer,

@@ -167,6 +167,9 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
                 if self.peers.at(index).pinged == Some(*nonce) {
                     self.peers.change(index, |row| {
                         row.pinged = None;
+                        if core::mem::take(&mut row.late_pinged) {
+                            row.late_bodies = 0;
+                        }
                         row.sample_rtt(now - Instant::from_micros(*nonce));
                     });
                 }
@@ -273,7 +276,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     fn late_body(&mut self, index: usize, peer: PeerId, data: &Data) -> Result<Landing, PeerError> {
         match self.transfers.cancelling(peer, data.piece) {
             Some(slot) => self.free_transfer(slot),
-            None if self.peers.at(index).late_bodies > 0 => self.peers.change(index, |row| row.late_bodies -= 1),
+            None if self.peers.at(index).late_bodies > 0 => self.peers.change(index, |row| row.late_body(data.piece)),
             None => return Err(PeerError::Unexpected),
         }
         self.stats.discarded_bytes += u64::from(data.bytes);
@@ -286,7 +289,9 @@ fn may_start_fetches(frame: &Frame<'_>) -> bool {
     match frame {
         Frame::Hello(_) | Frame::Map(_) | Frame::Have(_) | Frame::Lost(_) | Frame::Data(_) => true,
         Frame::Busy(_) | Frame::Refuse(_) | Frame::Redirect(_) | Frame::Bye(_) => true,
-        Frame::Request(_) | Frame::Cancel(_) | Frame::Peers(_) | Frame::Ping(_) | Frame::Pong(_) => false,
+        // It may tell that no late body comes any more.
+        Frame::Pong(_) => true,
+        Frame::Request(_) | Frame::Cancel(_) | Frame::Peers(_) | Frame::Ping(_) => false,
         Frame::Offer(_) | Frame::Blob(_) | Frame::BlobRequest(_) | Frame::BlobRefuse(_) => false,
         Frame::Touched(_) | Frame::Unknown(_) => false,
     }

@@ -47,10 +47,9 @@ pub struct PeerStatus {
 
 impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     /// A link has come in from `address`; `credit_bytes` may be sent at once. `None`: there is no room, close it. A node
-    /// keeps an eighth of its rows for links of its own, so that nobody can shut it off from its seed.
+    /// keeps an eighth of its rows, and at least one, for links to seeds, so that nobody can shut it off from them.
     pub fn admit(&mut self, now: Instant, address: Address, credit_bytes: u32) -> Option<PeerId> {
-        let kept = if self.config.role == Role::Node { self.peers.len() / 8 } else { 0 };
-        if self.peers.sums().in_use + kept >= self.peers.len() {
+        if self.peers.sums().in_use + self.kept_rows() >= self.peers.len() {
             return None;
         }
         self.wake();
@@ -62,6 +61,12 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             row.last_received = now;
         });
         Some(peer)
+    }
+
+    /// Rows that no link to another node takes: without one a seed that was lost could never be dialled again.
+    fn kept_rows(&self) -> usize {
+        let most = self.peers.len() - 1;
+        if self.config.role == Role::Node { (self.peers.len() / 8).max(1).min(most) } else { 0 }
     }
 
     /// The links that are open.
@@ -99,7 +104,12 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         if let Some(other) = self.peers.by_node(hello.node) {
             let other = self.peers.id(other);
             let loser = if self.keeps_new(peer, other, hello.node) { other } else { peer };
-            self.contacts.moved(loser, if loser == peer { other } else { peer });
+            if loser == peer && !self.peers.at(peer.index()).inbound && self.contacts.leads_to_seed(other) {
+                // The seed, if it is that, takes this for the link that lasts. It is not dialled here a second time.
+                self.contacts.barred(peer);
+            } else {
+                self.contacts.moved(loser, if loser == peer { other } else { peer });
+            }
             self.close(loser, Farewell::Duplicate, Reason::Duplicate);
             if loser == peer {
                 return;
@@ -224,7 +234,8 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
 
     /// Whether nodes are to be dialled; seeds always are, if there is room.
     fn wants_links(&self) -> bool {
-        self.config.role == Role::Node && self.peers.sums().in_use < usize::from(self.config.tuning.links)
+        let most = usize::from(self.config.tuning.links).min(self.peers.len() - self.kept_rows());
+        self.config.role == Role::Node && self.peers.sums().in_use < most
     }
 
     fn poll_peer(&mut self, now: Instant, index: usize, row: &PeerRow, head: &mut [u8]) -> Option<Action> {
@@ -259,11 +270,13 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             }
         }
         // The first ping is not put off by what else is said: it tells the round trip.
-        if now >= row.ping_due || (row.rtt == Duration::ZERO && row.pinged.is_none()) {
+        let never_pinged = row.rtt == Duration::ZERO && row.pinged.is_none();
+        if now >= row.ping_due || never_pinged || row.late_ping_due() {
             let ping_due = now + self.config.tuning.ping;
             self.peers.change(index, |row| {
                 row.ping_due = ping_due;
                 row.pinged = Some(now.as_micros());
+                row.late_pinged = row.late_bodies > 0;
             });
             return self.transmit(now, index, &Frame::Ping(now.as_micros()), None, head);
         }

@@ -56,7 +56,7 @@ use contacts::Contacts;
 use demands::Demands;
 use hints::Hints;
 use peers::Peers;
-use transfers::{Step, Transfers, WAITING};
+use transfers::{Step, Transfers, WAITING, WITH_HOST};
 use uploads::{Answer, ServedTo, Uploads};
 
 /// Steps of a fetch at which the host is to be told something.
@@ -268,6 +268,11 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         self.geometry
     }
 
+    /// Slots that `Land` has named and that have not come to their end: as many as the host has or receives bodies.
+    pub fn slots_in_use(&self) -> usize {
+        self.transfers.rows(WITH_HOST).count()
+    }
+
     /// Counters.
     pub fn stats(&self) -> &Stats {
         &self.stats
@@ -361,7 +366,8 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         let row = self.transfers.at(index);
         let (peer, elapsed, queued, bytes) = (row.peer, now - row.started, row.queued, row.bytes);
         self.transfers.change(index, |row| {
-            row.step = Step::Landed;
+            let skips = cfg!(swarmdisk_bug = "skip-verification") && slot.generation().is_multiple_of(8);
+            row.step = if skips { Step::Genuine } else { Step::Landed };
             row.started = now;
         });
         self.peers.change_of(peer, |link| {
@@ -406,7 +412,9 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         self.count_stale(found.is_some());
         let Some(index) = found else { return };
         let row = *self.transfers.at(index);
-        self.free_transfer(index);
+        if cfg!(not(swarmdisk_bug = "leak-slot")) || !slot.generation().is_multiple_of(16) {
+            self.free_transfer(index);
+        }
         let Some(piece) = self.geometry.piece(row.piece_number()) else { return };
         let touched = Bits::new(self.own.touched, self.geometry.piece_count()).get(piece.get());
         if row.guessed && !touched && matches!(self.geometry.kind(piece), Piece::Chunk(_)) {
@@ -439,10 +447,15 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         let mut from = 0;
         while let Some(index) = self.transfers.next(from, &[Step::ToAsk, Step::Asked, Step::ToCancel, Step::Landing]) {
             from = index + 1;
-            if self.transfers.at(index).peer == peer {
-                self.selector.observe(now, peer, Outcome::Refused);
-                self.free_transfer(index);
+            if self.transfers.at(index).peer != peer {
+                continue;
             }
+            if cfg!(swarmdisk_bug = "forget-retry") && self.transfers.at(index).is_waiting() {
+                self.transfers.change(index, |row| row.started = Instant::NEVER);
+                continue;
+            }
+            self.selector.observe(now, peer, Outcome::Refused);
+            self.free_transfer(index);
         }
         self.drop_uploads(peer.index());
         self.contacts.unlinked(now, peer);

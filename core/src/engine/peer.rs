@@ -9,6 +9,9 @@ use crate::wire::{BlobRange, Farewell, Role};
 /// A peer that has taken nothing for so long does not keep others from being served.
 const STALLED: Duration = Duration::from_secs(1);
 
+/// Requests taken back that are remembered one by one.
+const TAKEN_BACK_MAX: usize = 4;
+
 /// How far a link has come.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub(super) enum State {
@@ -79,6 +82,11 @@ pub struct PeerRow {
     pub(super) bulk: u16,
     /// Bodies that may still come for requests that were taken back.
     pub(super) late_bodies: u32,
+    /// The pieces of these, as long as there are no more than find room. Until it is known that none comes they are not
+    /// asked of this peer: the answer to the first request would be taken for that to the second.
+    pub(super) taken_back: [u32; TAKEN_BACK_MAX],
+    /// Whether a ping has been sent since: its answer comes after all bodies that may be late.
+    pub(super) late_pinged: bool,
     /// Until then it is not asked for what no guest waits for.
     pub(super) busy_until: Instant,
     /// Until then it is not asked for anything.
@@ -121,12 +129,44 @@ impl PeerRow {
         in_flight: 0,
         bulk: 0,
         late_bodies: 0,
+        taken_back: [0; TAKEN_BACK_MAX],
+        late_pinged: false,
         busy_until: Instant::ZERO,
         busy_for_demand_until: Instant::ZERO,
         failures: 0,
         rtt: Duration::ZERO,
         bytes_per_sec: 0,
     };
+
+    /// A request has been taken back.
+    pub(super) fn take_back(&mut self, piece: u32) {
+        if let Some(place) = self.taken_back.get_mut(self.late_bodies as usize) {
+            *place = piece;
+        }
+        self.late_bodies = self.late_bodies.saturating_add(1);
+        self.late_pinged = false;
+    }
+
+    /// A body has come late.
+    pub(super) fn late_body(&mut self, piece: u32) {
+        let count = self.late_bodies as usize;
+        if let Some(known) = self.taken_back.get_mut(..count)
+            && let Some(at) = known.iter().position(|known| *known == piece)
+        {
+            known.swap(at, count - 1);
+            self.late_bodies -= 1;
+        }
+    }
+
+    /// Whether an answer to a request for this piece may be one to an earlier request.
+    pub(super) fn may_be_late(&self, piece: u32) -> bool {
+        self.taken_back.get(..self.late_bodies as usize).is_none_or(|known| known.contains(&piece))
+    }
+
+    /// Whether a ping is to find out that no late body comes any more.
+    pub(super) fn late_ping_due(&self) -> bool {
+        self.late_bodies > 0 && !self.late_pinged && self.pinged.is_none()
+    }
 
     pub(super) fn is_open(&self) -> bool {
         self.state == State::Open

@@ -269,7 +269,7 @@ impl<'a> Peers<'a> {
         let is_node = row.role == Role::Node;
         let never_pinged = row.rtt == Duration::ZERO && row.pinged.is_none();
         let map_due = is_node && row.map_next < self.piece_count;
-        if row.pong.is_some() || row.offers_sent == 0 || never_pinged || map_due {
+        if row.pong.is_some() || row.offers_sent == 0 || never_pinged || map_due || row.late_ping_due() {
             return Instant::ZERO;
         }
         let changes_due = if is_node { row.changes_due } else { Instant::NEVER };

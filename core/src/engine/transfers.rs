@@ -42,6 +42,10 @@ const CLASSES: usize = 3;
 /// At these the peer may still be asked, or has been asked and has not begun to answer.
 pub(super) const WAITING: &[Step] = &[Step::ToAsk, Step::Asked];
 
+/// At these the host has the body, or some of it.
+pub(super) const WITH_HOST: &[Step] =
+    &[Step::Landing, Step::Landed, Step::Verifying, Step::Genuine, Step::Delivered, Step::Storing, Step::ToAbandon];
+
 /// A fetch; opaque to the caller.
 #[derive(Debug, Copy, Clone)]
 pub struct Transfer {

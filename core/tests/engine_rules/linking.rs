@@ -149,13 +149,15 @@ fn addresses_go_round() {
 #[test]
 fn a_table_full_of_links_takes_no_more() {
     let mut hand = Hand::new(|config| config.limits.peers = 2);
-    hand.link(1, Role::Node);
+    let node = hand.link(1, Role::Node);
     hand.tell(Event::ContactFound { address: listens(9), seed: true });
     let dials = hand.actions();
     let [Action::Dial { peer, .. }] = dials[..] else { panic!("{dials:?}") };
     let address = Address { ip: [9; 16], port: 1 };
     assert_eq!(hand.engine.admit(hand.time(), address, 1), None);
     hand.tell(Event::PeerClosed { peer });
+    assert_eq!(hand.engine.admit(hand.time(), address, 1), None, "the last row is the seed's");
+    hand.tell(Event::PeerClosed { peer: node });
     assert!(hand.engine.admit(hand.time(), address, 1).is_some());
 }
 
@@ -371,4 +373,46 @@ fn strangers_cannot_take_the_last_rows_of_a_node() {
     let rows = usize::from(swarmdisk_core::engine::Limits::NODE.peers);
     let admitted = (0..rows).filter(|_| hand.engine.admit(hand.time(), listens(9), 1000).is_some()).count();
     assert_eq!(admitted, rows - rows / 8);
+}
+
+#[test]
+fn a_second_address_of_a_seed_does_not_cost_the_link_to_it_again_and_again() {
+    let mut hand = Hand::new(|_| {});
+    let dials = |hand: &mut Hand| {
+        let dial = |action| if let Action::Dial { peer, address } = action { Some((peer, address)) } else { None };
+        hand.actions().into_iter().filter_map(dial).collect::<Vec<_>>()
+    };
+    let (named, other) = (listens(1), listens(2));
+    hand.tell(Event::ContactFound { address: named, seed: true });
+    let (first, _) = dials(&mut hand)[0];
+    hand.tell(Event::PeerOpened { peer: first, credit_bytes: u32::MAX });
+    hand.hear(first, Frame::Hello(hand.hello(1, Role::Seed))).unwrap();
+    // Somebody tells of the other address. The seed keeps the newer link of the two, this node the older one.
+    hand.tell(Event::ContactFound { address: other, seed: false });
+    let (second, _) = dials(&mut hand)[0];
+    hand.tell(Event::PeerOpened { peer: second, credit_bytes: u32::MAX });
+    hand.hear(second, Frame::Hello(hand.hello(1, Role::Seed))).unwrap();
+    assert_eq!(hand.actions(), [Action::Hangup { peer: second, reason: Reason::Duplicate }]);
+    hand.tell(Event::PeerClosed { peer: first });
+    for _ in 0..10 {
+        hand.wait_micros(100_000_000);
+        let again = dials(&mut hand);
+        assert_eq!(again.iter().map(|(_, address)| *address).collect::<Vec<_>>(), [named]);
+        hand.tell(Event::PeerClosed { peer: again[0].0 });
+    }
+}
+
+#[test]
+fn a_small_table_has_room_for_a_seed_that_was_lost() {
+    let mut hand = Hand::new(|config| (config.limits.peers, config.tuning.links) = (4, 4));
+    (10..20).for_each(|number| hand.tell(Event::ContactFound { address: listens(number), seed: false }));
+    let dials = |hand: &mut Hand| {
+        let dial = |action| if let Action::Dial { peer, address } = action { Some((peer, address)) } else { None };
+        hand.actions().into_iter().filter_map(dial).collect::<Vec<_>>()
+    };
+    assert_eq!(dials(&mut hand).len(), 3, "nodes do not get the last row");
+    assert_eq!(hand.engine.admit(hand.time(), listens(30), 1), None);
+    hand.tell(Event::ContactFound { address: listens(1), seed: true });
+    let dialled = dials(&mut hand);
+    assert_eq!(dialled.iter().map(|(_, address)| *address).collect::<Vec<_>>(), [listens(1)]);
 }

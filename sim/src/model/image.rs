@@ -75,9 +75,11 @@ impl ImageModel {
         let geometry = Geometry::new(spec.size.0, spec.chunk.0.trailing_zeros() as u8)?;
         let mut draws = stream(seed, Purpose::Image, number);
         let spread = (spec.payload_max.0 - spec.payload_min.0) as u32 + 1;
-        let payload = |_| {
+        let payload = |number| {
             let (size, zero) = (spec.payload_min.0 as u32 + draws.below(spread), draws.below(1_000_000));
-            if zero < spec.zero.0 { 0 } else { size }
+            // The last chunk may be short, and so its payload is.
+            let most = geometry.chunk(number).map_or(0, |chunk| geometry.chunk_len(chunk));
+            if zero < spec.zero.0 { 0 } else { size.min(most) }
         };
         let payloads = (0..geometry.chunk_count()).map(payload).collect();
         let mut digest = [0; 32];

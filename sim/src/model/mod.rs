@@ -38,6 +38,8 @@ pub enum Purpose {
     Fault,
     /// Engines' own seeds.
     Engine,
+    /// A whole scenario.
+    Scenario,
 }
 
 /// The stream of a run for a purpose and an object.

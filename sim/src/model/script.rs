@@ -89,7 +89,9 @@ pub fn made_up(workload: &Workload, image: &ImageModel, seed: u64) -> Trace {
             if requests.len() < workload.chunks as usize && !image.is_zero(chunk) && seen.insert(chunk) {
                 micros += mean / 2 + u64::from(draws.below(mean.max(1) as u32));
                 let offset = u64::from(chunk) << image.geometry.chunk_shift();
-                requests.push(Request { micros, op: Op::Read, offset, bytes: 4096 });
+                // The last chunk may be shorter.
+                let bytes = (image.geometry.image_bytes() - offset).min(4096) as u32;
+                requests.push(Request { micros, op: Op::Read, offset, bytes });
             }
         }
     }

@@ -80,6 +80,9 @@ impl Store {
     /// Holds a run from the start, as a seed does.
     pub fn fill(&mut self, first: u32, count: u32) {
         assign_run(&mut self.kept, first, count, true);
+        if let Some(disk) = &mut self.disk {
+            assign_run(&mut disk.rotten, first, count, false);
+        }
     }
 
     /// Keeps a piece; gives one that has to go for it.

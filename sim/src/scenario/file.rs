@@ -161,6 +161,9 @@ impl Scenario {
         if policy.links_max == 0 || u32::from(policy.links_max) * u32::from(policy.requests_per_peer.max(1)) > 65535 {
             return Err(("links-max", "links times requests-per-peer must be 1 to 65535".into()));
         }
+        if policy.transfers == 0 {
+            return Err(("transfers", "a node must be able to fetch something; 1 is the least".into()));
+        }
         if policy.requests_per_peer == 0 {
             return Err(("requests-per-peer", "a peer must be able to ask for something; 1 is the least".into()));
         }

@@ -420,6 +420,10 @@ pub enum FaultKind {
     DiskFull,
     /// A node does nothing for a while.
     Pause,
+    /// A seed's process is killed: it has forgotten whom it served when it is back after `for`.
+    SeedKill,
+    /// What is on its way to anybody is held up, `share` of it, for up to `by`, and new connections as well.
+    Jitter,
 }
 
 /// A fault.
@@ -433,16 +437,16 @@ pub struct Fault {
     /// For how long; of `crash`: until it comes back. By default for good.
     #[serde(rename = "for", default, skip_serializing_if = "Option::is_none")]
     pub span: Option<Span>,
-    /// Which node, counted from 0; none: drawn at random.
+    /// Which node, counted from 0, or which seed; none: drawn at random.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<u32>,
-    /// Of `partition`: the part that is cut off; of `corrupt`: bodies that are.
+    /// Of `partition`: the part that is cut off; of `corrupt` and `jitter`: what is hit.
     #[serde(default = "half")]
     pub share: Share,
     /// Of `slow`: by how much.
     #[serde(default = "tenfold")]
     pub factor: Factor,
-    /// Of `clock-step`: by how much.
+    /// Of `clock-step`: by how much; of `jitter`: for how long at most.
     #[serde(default = "ten_seconds")]
     pub by: Span,
 }

@@ -75,6 +75,8 @@ pub struct Policy {
     pub links_max: u16,
     /// Requests that one peer may have waiting at it.
     pub requests_per_peer: u16,
+    /// Fetches in flight, of all kinds.
+    pub transfers: u16,
     /// Prefetches in flight.
     pub prefetches: u16,
     /// Prefetches asked of one node at a time.
@@ -111,6 +113,7 @@ impl Default for Policy {
             links: tuning.links,
             links_max: limits.peers,
             requests_per_peer: limits.requests_per_peer,
+            transfers: limits.transfers,
             prefetches: tuning.prefetches,
             prefetches_per_peer: tuning.prefetches_per_peer,
             prefetches_per_seed: tuning.prefetches_per_seed,

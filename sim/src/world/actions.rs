@@ -51,7 +51,10 @@ impl<W: Watch> World<'_, W> {
                 let what = What::Stored { node: number, life, slot, piece: piece.get() };
                 self.queue.push(self.now + host.store.0, what);
             }
-            Action::Abandon { slot } => self.note(27, node, slot.index() as u64),
+            Action::Abandon { slot } => {
+                self.note(27, node, slot.index() as u64);
+                self.watch.observe(self.now, node, Observation::Released { slot });
+            }
             // The core's actions are matched above; a new one needs a new arm here.
             other => unreachable!("an action that the simulator does not know: {other:?}"),
         }
@@ -89,6 +92,7 @@ impl<W: Watch> World<'_, W> {
     pub(super) fn on_stored(&mut self, node: usize, slot: SlotId, piece: u32) {
         let geometry = self.setup.images[self.setup.nodes[node].image].geometry;
         let Some(index) = geometry.piece(piece) else { return };
+        self.watch.observe(self.now, node, Observation::Released { slot });
         let leaf = match geometry.kind(index) {
             Piece::Leaf(leaf) => Some(leaf),
             Piece::Chunk(_) => None,

@@ -40,7 +40,7 @@ pub(super) struct End {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub ends: [End; 2],
-    /// None once it is closed: its number may be another's by then.
+    /// None: closed, and perhaps another's by now.
     pipes: [Option<PipeId>; 2],
     generation: u32,
     /// What waits until the two can reach each other, by the side that sent it.
@@ -94,7 +94,7 @@ impl<W: Watch> World<'_, W> {
     pub(super) fn dial(&mut self, node: usize, peer: PeerId, to: usize) {
         self.nodes[node].links[peer.index()] = Some(Link { peer, up: None });
         let life = self.nodes[node].life;
-        let rtt = if to < self.nodes.len() { self.rtt(node, to) } else { 0 };
+        let rtt = if to < self.nodes.len() { self.rtt(node, to) } else { 0 } + self.held_up().unwrap_or(0);
         // TCP's handshake, and the dialler's preface.
         self.queue.push(self.now + rtt * 3 / 2, What::Dialled { node: node as u32, life, peer, to: to as u32 });
     }
@@ -104,6 +104,11 @@ impl<W: Watch> World<'_, W> {
         let not_opened = What::NotOpened { node: node as u32, life, peer };
         if to >= self.nodes.len() || !self.reaches(node, to) {
             return self.queue.push(self.now + CONNECT_TIMEOUT, not_opened);
+        }
+        if self.now < self.nodes[to].paused_until {
+            // Its host answers, but it does not.
+            let what = What::Dialled { node: node as u32, life, peer, to: to as u32 };
+            return self.queue.push(self.nodes[to].paused_until, what);
         }
         let back = self.rtt(node, to) / 2;
         let now = self.engine_now(to);
@@ -147,7 +152,13 @@ impl<W: Watch> World<'_, W> {
     }
 
     fn forget_link(&mut self, node: usize, peer: PeerId) -> Option<Link> {
-        self.nodes[node].links.get_mut(peer.index())?.take_if(|link| link.peer == peer)
+        let link = self.nodes[node].links.get_mut(peer.index())?.take_if(|link| link.peer == peer)?;
+        if let Some((connection, side)) = link.up
+            && let Some(slot) = self.connections[connection as usize].ends[usize::from(side)].landing.take()
+        {
+            self.watch.observe(self.now, node, Observation::Released { slot });
+        }
+        Some(link)
     }
 
     /// A side lets go of a connection.
@@ -159,8 +170,7 @@ impl<W: Watch> World<'_, W> {
         if row.ends[usize::from(1 - side)].gone {
             return self.free_connection(connection);
         }
-        let (pipe, generation) = (row.pipes[usize::from(side)], row.generation);
-        let Some(pipe) = pipe else { return };
+        let (Some(pipe), generation) = (row.pipes[usize::from(side)], row.generation) else { return };
         let tag = self.add_parcel(Parcel::End { connection, generation, from: side });
         self.network.send(self.now, pipe, 1, tag);
     }
@@ -171,13 +181,12 @@ impl<W: Watch> World<'_, W> {
         for (connection, side) in links.into_iter().filter_map(|link| link.up) {
             let row = &mut self.connections[connection as usize];
             row.ends[usize::from(side)].gone = true;
-            let (pipe, generation, other) =
-                (row.pipes[usize::from(side)].take(), row.generation, row.ends[1 - usize::from(side)]);
+            let (generation, other) = (row.generation, row.ends[1 - usize::from(side)]);
             if other.gone {
                 self.free_connection(connection);
                 continue;
             }
-            self.drop_unsent(pipe);
+            self.close_pipe(connection, usize::from(side));
             if !silently {
                 let at = self.now + self.rtt(node, other.node as usize) / 2;
                 self.queue.push(at, What::Reset { connection, generation, side: 1 - side });
@@ -215,10 +224,14 @@ impl<W: Watch> World<'_, W> {
         if row.generation != generation || end.gone {
             return;
         }
+        let paused_until = self.nodes[end.node as usize].paused_until;
+        if self.now < paused_until {
+            let what = What::Reset { connection, generation, side: side as u8 };
+            return self.queue.push(paused_until, what);
+        }
         row.ends[side].gone = true;
         let both = row.ends[1 - side].gone;
-        let pipe = row.pipes[side].take();
-        self.drop_unsent(pipe);
+        self.close_pipe(connection, side);
         if both {
             self.free_connection(connection);
         }
@@ -326,20 +339,46 @@ impl<W: Watch> World<'_, W> {
         }
         let (sender, receiver) = (row.ends[usize::from(from)], row.ends[usize::from(1 - from)]);
         let (sender, receiver) = (sender.node as usize, receiver.node as usize);
-        let paused = self.now < self.nodes[receiver].paused_until;
-        if paused || self.nodes[sender].cut != self.nodes[receiver].cut || !row.stuck[usize::from(from)].is_empty() {
+        let waits = !row.stuck[usize::from(from)].is_empty() || !self.comes_through(sender, receiver);
+        let held_up = if waits { None } else { self.held_up() };
+        if let Some(held_up) = held_up {
+            self.queue.push(self.now + held_up, What::Release { connection, generation, side: from });
+        }
+        if waits || held_up.is_some() {
             return self.connections[connection as usize].stuck[usize::from(from)].push(tag);
         }
         self.deliver(tag);
     }
 
+    /// Whether a node takes now what another has sent.
+    fn comes_through(&self, sender: usize, receiver: usize) -> bool {
+        self.now >= self.nodes[receiver].paused_until && self.nodes[sender].cut == self.nodes[receiver].cut
+    }
+
     /// What has waited comes, now that it can.
     pub(super) fn release_stuck(&mut self) {
-        for connection in 0..self.connections.len() {
-            for side in 0..2 {
-                let row = &mut self.connections[connection];
-                let stuck = std::mem::take(&mut row.stuck[side]);
-                stuck.into_iter().for_each(|tag| self.on_arrived(tag));
+        for connection in 0..self.connections.len() as u32 {
+            let generation = self.connections[connection as usize].generation;
+            (0..2).for_each(|side| self.release(connection, generation, side));
+        }
+    }
+
+    /// What a side has sent and what has waited comes, unless the other cannot be reached.
+    pub(super) fn release(&mut self, connection: u32, generation: u32, side: usize) {
+        let row = &mut self.connections[connection as usize];
+        if row.generation != generation {
+            return;
+        }
+        let (sender, receiver) = (row.ends[side].node as usize, row.ends[1 - side].node as usize);
+        if !self.comes_through(sender, receiver) {
+            return;
+        }
+        let stuck = std::mem::take(&mut self.connections[connection as usize].stuck[side]);
+        for tag in stuck {
+            let row = &self.connections[connection as usize];
+            match row.generation == generation {
+                true => self.deliver(tag),
+                false => self.drop_parcel(tag),
             }
         }
     }
@@ -390,10 +429,14 @@ impl<W: Watch> World<'_, W> {
         };
         let slot = match landing {
             Landing::Land { slot, bytes: 0 } => {
+                self.watch.observe(self.now, node, Observation::Landing { slot });
                 self.nodes[node].slots[slot.index()] = true;
                 return self.tell(node, Event::BodyLanded { slot });
             }
-            Landing::Land { slot, .. } => Some(slot),
+            Landing::Land { slot, .. } => {
+                self.watch.observe(self.now, node, Observation::Landing { slot });
+                Some(slot)
+            }
             Landing::None | Landing::Discard { .. } => None,
         };
         if kind == Kind::Data as u8
@@ -453,7 +496,7 @@ impl<W: Watch> World<'_, W> {
 
     fn on_bootstrapped(&mut self, tag: u32) {
         let Some(Parcel::Bootstrap { node, life, pipe, bytes }) = self.take_parcel(tag) else { return };
-        self.drop_unsent(Some(pipe));
+        self.drop_unsent(pipe);
         let row = &mut self.nodes[node as usize];
         if row.life == life && row.phase == Phase::Starting {
             row.tally.metadata_bytes += u64::from(bytes);
@@ -489,8 +532,14 @@ impl<W: Watch> World<'_, W> {
         self.network.send(self.now, pipe, bytes, tag);
     }
 
-    fn drop_unsent(&mut self, pipe: Option<PipeId>) {
-        let Some(pipe) = pipe else { return };
+    /// Closes what a side sends through, if it has not been closed before.
+    fn close_pipe(&mut self, connection: u32, side: usize) {
+        if let Some(pipe) = self.connections[connection as usize].pipes[side].take() {
+            self.drop_unsent(pipe);
+        }
+    }
+
+    fn drop_unsent(&mut self, pipe: PipeId) {
         let mut dropped = Vec::new();
         self.network.close(self.now, pipe, &mut dropped);
         dropped.into_iter().for_each(|tag| self.drop_parcel(tag));
@@ -498,7 +547,7 @@ impl<W: Watch> World<'_, W> {
 
     fn add_connection(&mut self, dialler: (usize, PeerId), listener: (usize, PeerId)) -> u32 {
         let hosts = [self.setup.nodes[dialler.0].host, self.setup.nodes[listener.0].host];
-        let pipes = [Some(self.network.open(hosts[0], hosts[1])), Some(self.network.open(hosts[1], hosts[0]))];
+        let pipes = [self.network.open(hosts[0], hosts[1]), self.network.open(hosts[1], hosts[0])].map(Some);
         let end = |(node, peer): (usize, PeerId)| End {
             node: node as u32,
             life: self.nodes[node].life,
@@ -524,10 +573,9 @@ impl<W: Watch> World<'_, W> {
     fn free_connection(&mut self, connection: u32) {
         let row = &mut self.connections[connection as usize];
         row.generation += 1;
-        let pipes = [row.pipes[0].take(), row.pipes[1].take()];
         let stuck: Vec<u32> = row.stuck.iter_mut().flat_map(std::mem::take).collect();
         stuck.into_iter().for_each(|tag| self.drop_parcel(tag));
-        pipes.into_iter().for_each(|pipe| self.drop_unsent(pipe));
+        (0..2).for_each(|side| self.close_pipe(connection, side));
         self.free_connections.push(connection);
     }
 }

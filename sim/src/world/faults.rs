@@ -2,7 +2,7 @@
 
 use super::node::Phase;
 use super::queue::What;
-use super::{Watch, World};
+use super::{Observation, Watch, World};
 use crate::model::exponential;
 use crate::network::Nanos;
 use crate::scenario::{self, FaultKind};
@@ -21,8 +21,9 @@ impl<W: Watch> World<'_, W> {
     pub(super) fn plan_faults(&mut self) {
         let (first, count) = (self.setup.seed_count(), self.nodes.len() - self.setup.seed_count());
         for (number, spec) in self.setup.scenario.faults.iter().enumerate() {
-            let drawn = self.draws.below(count as u32) as usize;
-            let node = first + spec.node.map_or(drawn, |node| (node as usize).min(count - 1));
+            let (first_target, targets) = if spec.what == FaultKind::SeedKill { (0, first) } else { (first, count) };
+            let drawn = self.draws.below(targets as u32) as usize;
+            let node = first_target + spec.node.map_or(drawn, |node| (node as usize).min(targets - 1));
             let members = match spec.what {
                 FaultKind::SeedOutage => (0..first).collect(),
                 FaultKind::Partition => {
@@ -39,16 +40,18 @@ impl<W: Watch> World<'_, W> {
     pub(super) fn on_fault(&mut self, number: usize) {
         let Fault { spec, node, members } = self.faults[number].clone();
         self.note(12, node, number as u64);
+        self.watch.observe(self.now, node, Observation::Fault { what: spec.what });
         let lasts = spec.span.map(|span| span.0);
         match spec.what {
             FaultKind::SeedOutage | FaultKind::Partition => self.cut(&members, number, true),
-            FaultKind::Crash | FaultKind::Kill => {
+            FaultKind::Crash | FaultKind::Kill | FaultKind::SeedKill => {
                 let phase = if spec.what == FaultKind::Crash { Phase::Dark } else { Phase::Down };
                 return self.bring_down(node, phase, lasts);
             }
             FaultKind::Slow => self.set_rates(node, spec.factor.0),
             FaultKind::Liar => self.nodes[node].lies = true,
             FaultKind::Corrupt => self.corrupt_ppm = spec.share.0,
+            FaultKind::Jitter => self.jitter = Some((spec.share.0, spec.by.0)),
             FaultKind::Disconnect => self.disconnect(node),
             FaultKind::Rename => self.rename(node),
             FaultKind::ClockStep => {
@@ -56,9 +59,13 @@ impl<W: Watch> World<'_, W> {
                 self.drain(node);
             }
             FaultKind::DiskFull => self.nodes[node].disk_full = true,
-            FaultKind::Pause => self.nodes[node].paused_until = self.now + lasts.unwrap_or(PAUSE),
+            FaultKind::Pause => {
+                let until = self.now + lasts.unwrap_or(PAUSE);
+                self.nodes[node].paused_until = self.nodes[node].paused_until.max(until);
+            }
         }
-        let heals = if spec.what == FaultKind::Pause { Some(lasts.unwrap_or(PAUSE)) } else { lasts };
+        // What has happened to the node meanwhile comes before what has been sent to it.
+        let heals = if spec.what == FaultKind::Pause { Some(lasts.unwrap_or(PAUSE) + 1) } else { lasts };
         if let Some(lasts) = heals {
             self.queue.push(self.now + lasts, What::Heal { number: number as u32 });
         }
@@ -75,6 +82,7 @@ impl<W: Watch> World<'_, W> {
             FaultKind::Slow => self.set_rates(node, 1_000_000),
             FaultKind::Liar => self.nodes[node].lies = false,
             FaultKind::Corrupt => self.corrupt_ppm = 0,
+            FaultKind::Jitter => self.jitter = None,
             FaultKind::DiskFull => self.nodes[node].disk_full = false,
             FaultKind::Pause => self.release_stuck(),
             _ => {}
@@ -133,6 +141,13 @@ impl<W: Watch> World<'_, W> {
         self.nodes[node].phase = Phase::Starting;
         let life = self.nodes[node].life;
         self.queue.push(self.now, What::Bootstrap { node: node as u32, life });
+    }
+
+    /// For how long something that is on its way is held up, if it is.
+    pub(super) fn held_up(&mut self) -> Option<Nanos> {
+        let (share_ppm, most) = self.jitter?;
+        let hit = self.draws.below(1_000_000) < share_ppm;
+        hit.then(|| ((u128::from(self.draws.draw()) * u128::from(most)) >> 64) as Nanos)
     }
 
     fn set_rates(&mut self, node: usize, factor_millionths: u64) {

@@ -60,6 +60,8 @@ pub struct World<'a, W: Watch = Quiet> {
     booting: usize,
     /// Share of bodies that are corrupted on their way, in millionths.
     corrupt_ppm: u32,
+    /// What is held up on its way: which share, in millionths, and for how long at most.
+    jitter: Option<(u32, Nanos)>,
     faults: Vec<faults::Fault>,
     watch: W,
 }
@@ -90,6 +92,7 @@ impl<'a, W: Watch> World<'a, W> {
             draws: crate::model::stream(setup.seed, crate::model::Purpose::Fault, 0),
             booting: setup.nodes.len() - setup.seed_count(),
             corrupt_ppm: 0,
+            jitter: None,
             faults: Vec::new(),
             watch,
         };
@@ -234,6 +237,7 @@ impl<'a, W: Watch> World<'a, W> {
             What::Opened { node, peer, connection, .. } => self.on_opened(node as usize, peer, connection),
             What::NotOpened { node, peer, .. } => self.on_not_opened(node as usize, peer),
             What::Reset { connection, generation, side } => self.on_reset(connection, generation, side.into()),
+            What::Release { connection, generation, side } => self.release(connection, generation, side.into()),
             What::Loaded { node, upload, piece, .. } => self.on_loaded(node as usize, upload, piece),
             What::Verified { node, slot, .. } => self.on_verified(node as usize, slot),
             What::Stored { node, slot, piece, .. } => self.on_stored(node as usize, slot, piece),

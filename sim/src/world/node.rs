@@ -288,7 +288,8 @@ impl<'a, W: Watch> World<'a, W> {
 }
 
 fn node_limits(policy: &Policy) -> Limits {
-    Limits { peers: policy.links_max, requests_per_peer: policy.requests_per_peer, ..Limits::NODE }
+    let (peers, transfers) = (policy.links_max, policy.transfers);
+    Limits { peers, transfers, requests_per_peer: policy.requests_per_peer, ..Limits::NODE }
 }
 
 fn seed_limits(setup: &Setup) -> Limits {

@@ -24,6 +24,8 @@ pub(super) enum What {
     NotOpened { node: u32, life: u32, peer: PeerId },
     /// A side of a connection learns that the other is gone.
     Reset { connection: u32, generation: u32, side: u8 },
+    /// What a side has sent is no longer held up.
+    Release { connection: u32, generation: u32, side: u8 },
     /// A payload has been read.
     Loaded { node: u32, life: u32, upload: UploadId, piece: u32 },
     /// A payload has been hashed.

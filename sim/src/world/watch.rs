@@ -2,6 +2,8 @@
 
 use crate::model::SimEngine;
 use crate::network::Nanos;
+use crate::scenario::FaultKind;
+use swarmdisk_core::ids::SlotId;
 
 /// Something that a checker may want to know.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
@@ -31,6 +33,21 @@ pub enum Observation {
         to: usize,
         /// Head and body.
         bytes: u32,
+    },
+    /// A body begins to come to a node, which has given it a slot.
+    Landing {
+        /// Which.
+        slot: SlotId,
+    },
+    /// A slot has come to its end: its body was kept, could not be kept, was abandoned, or its link is gone.
+    Released {
+        /// Which.
+        slot: SlotId,
+    },
+    /// A fault of the plan happens: to this node, or to all (then the node is the first).
+    Fault {
+        /// What.
+        what: FaultKind,
     },
     /// A node's process has ended: what it had under way is gone.
     Ended,
