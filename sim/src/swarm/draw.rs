@@ -2,7 +2,7 @@
 //!
 //! *Invariants*: equal seeds draw equal scenarios; whatever goes wrong ends, but nodes that lie or that never come back: no
 //! seed does either, so that there is always somebody who has everything. *Bounds*: 80 nodes, 300 chunks a boot, 12 faults; as
-//! much to carry as the slowest link carries in [`CARRY_SECS`].
+//! much to carry as the slowest link carries in `CARRY_SECS`.
 
 use super::Options;
 use crate::model::{Purpose, stream};
