@@ -22,6 +22,10 @@ pub enum Command {
     /// and digest each time. Ctrl-C ends a run early and shows what came so far; a second one ends it at once. Exit 0: all
     /// nodes booted; 1: not all, or an error; 2: wrong arguments; 130: interrupted.
     Run(Run),
+    /// Run swarms and faults drawn from seeds, and check what must hold in all of them
+    Swarm(Swarm),
+    /// Make a failing scenario or seed of `swarm` smaller
+    Shrink(Shrink),
     /// Run a recording of a real node's engine again, action for action
     Replay(Replay),
     /// Time a pattern of transfers in the network model alone, to compare it with others
@@ -60,6 +64,46 @@ pub enum Model {
     Fluid,
     /// Packets through queues: slow, for small swarms
     Packet,
+}
+
+/// Arguments of `swarm`.
+#[derive(Debug, ClapArgs)]
+pub struct Swarm {
+    /// Run this scenario instead of drawn ones
+    #[arg(value_name = "SCENARIO.toml", conflicts_with_all = ["first", "count"])]
+    pub scenario: Option<PathBuf>,
+    /// Run one seed alone, and show what it draws
+    #[arg(long, value_name = "N", conflicts_with_all = ["first", "count"])]
+    pub seed: Option<u64>,
+    /// The first seed
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub first: u64,
+    /// How many seeds
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: u64,
+    /// Most nodes that are drawn
+    #[arg(long, value_name = "N", default_value_t = 80, value_parser = clap::value_parser!(u32).range(3..=10_000))]
+    pub nodes_max: u32,
+    /// Run so many at a time; by default one a core
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+}
+
+/// Arguments of `shrink`.
+#[derive(Debug, ClapArgs)]
+pub struct Shrink {
+    /// The scenario that fails; without it, the one that --seed draws
+    #[arg(value_name = "SCENARIO.toml")]
+    pub scenario: Option<PathBuf>,
+    /// The seed
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Most runs to try
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
+    pub tries: u32,
+    /// Write it to this file instead of the standard output
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }
 
 /// Arguments of `replay`.

@@ -8,6 +8,7 @@ mod interrupt;
 mod network;
 mod replay;
 mod run;
+mod swarm;
 mod sweep;
 
 use args::{Args, Command};
@@ -66,6 +67,8 @@ pub fn main() -> ExitCode {
     let outcome = match args.command {
         Command::Run(args) => run::run(&args),
         Command::Network(args) => network::run(&args),
+        Command::Swarm(args) => swarm::run(&args),
+        Command::Shrink(args) => swarm::shrink(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Sweep(args) => sweep::run(&args),
     };
