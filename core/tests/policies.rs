@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 use swarmdisk_core::bitmap::{Bits, assign};
 use swarmdisk_core::format::profile::ProfileEntry;
-use swarmdisk_core::geometry::{ChunkIndex, Geometry, PieceIndex};
+use swarmdisk_core::geometry::{ChunkIndex, Geometry};
 use swarmdisk_core::ids::{GuestId, PeerId};
 use swarmdisk_core::policy::{
     Access, Candidate, ChunkView, ExpectedCompletion, FORECAST_MAX, Forecast, Guess, InOrder, Mixed, Order, Outcome,
