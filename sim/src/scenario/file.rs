@@ -1,10 +1,13 @@
 //! Scenarios from files: errors name the file and the line.
 
-use super::{ArrivalKind, NODES_MAX, SEEDS_MAX, Scenario};
+use super::{ArrivalKind, Factor, NODES_MAX, SEEDS_MAX, Scenario, Share, Size, Span};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use swarmdisk_core::geometry::{CHUNK_SHIFT_MAX, CHUNK_SHIFT_MIN};
+
+/// How many of the nodes may leave in a minute, in percent.
+const CHURN_MAX: Factor = Factor(60_000 * 1_000_000);
 
 /// Why there is no scenario: whoever wrote it is at fault, or the disk.
 #[derive(Debug, thiserror::Error)]
@@ -144,6 +147,7 @@ impl Scenario {
             return Err(("racks", format!("{} racks for {} nodes; give each at least one", group.racks, group.count)));
         }
         self.check_images()?;
+        self.check_bounds(nodes)?;
         if self.workloads.is_empty() || self.workloads.iter().all(|workload| workload.weight == 0) {
             return Err(("weight", "no workload is ever drawn; give one a weight".into()));
         }
@@ -163,6 +167,32 @@ impl Scenario {
         }
         if policy.requests_per_peer == 0 {
             return Err(("requests-per-peer", "a peer must be able to ask for something; 1 is the least".into()));
+        }
+        Ok(())
+    }
+
+    /// Beyond these a run would be wrong, or never end.
+    fn check_bounds(&self, nodes: u64) -> Result<(), (&'static str, String)> {
+        if self.groups.iter().any(|group| group.zone >= NODES_MAX) {
+            return Err(("zone", format!("zones are numbered 0 to {}", NODES_MAX - 1)));
+        }
+        if self.faults.iter().any(|fault| fault.node.is_some_and(|node| u64::from(node) >= nodes)) {
+            return Err(("node", format!("the nodes are numbered 0 to {}", nodes - 1)));
+        }
+        if self.network.loss > Share(500_000) {
+            return Err(("loss", "beyond half of the packets nothing is modelled; 0.5 is the most".into()));
+        }
+        if self.leaving.percent_per_minute > CHURN_MAX {
+            return Err(("percent-per-minute", "a node leaves at most ten times a second: 60000 is the most".into()));
+        }
+        if self.policy.timeout < Span::millis(1) {
+            return Err(("timeout", "a fetch needs time; 1ms is the least".into()));
+        }
+        if [self.policy.unsent, self.seeds.unsent].contains(&Size(0)) {
+            return Err(("unsent", "whoever hands nothing over sends nothing; 1 byte is the least".into()));
+        }
+        if self.host.capacity == Some(0) {
+            return Err(("capacity", "a cache holds at least one piece; leave the key out for no bound".into()));
         }
         Ok(())
     }
@@ -260,6 +290,18 @@ mod tests {
         assert!(message("[[fault]]\nwhat = \"crahs\"\nat = \"1s\"\n").starts_with("a.toml:2: unknown variant `crahs`"));
         assert!(message("[[image]]\nchunk = \"65K\"\n").starts_with("a.toml:2: a chunk is a power of two"));
         assert!(message("seed = \n").starts_with("a.toml:1:"));
+        for (text, line) in [
+            ("[[group]]\nzone = 4000000000\n", 2),
+            ("[[fault]]\nwhat = \"kill\"\nat = \"1s\"\nnode = 8\n", 4),
+            ("[network]\nloss = 1\n", 2),
+            ("[leaving]\npercent-per-minute = 1e9\n", 2),
+            ("[policy]\ntimeout = \"0s\"\n", 2),
+            ("[policy]\nunsent = 0\n", 2),
+            ("[seeds]\nunsent = 0\n", 2),
+            ("[host]\ncapacity = 0\n", 2),
+        ] {
+            assert!(message(text).starts_with(&format!("a.toml:{line}: ")), "{}", message(text));
+        }
         assert!(message("[[group]]\nimage = \"v2\"\n").starts_with("a.toml:2: no image is named `v2`"));
     }
 
