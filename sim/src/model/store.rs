@@ -80,6 +80,9 @@ impl Store {
     /// Holds a run from the start, as a seed does.
     pub fn fill(&mut self, first: u32, count: u32) {
         assign_run(&mut self.kept, first, count, true);
+        if let Some(disk) = &mut self.disk {
+            disk.append(first, count, Kind::Held);
+        }
     }
 
     /// Keeps a piece; gives one that has to go for it.
@@ -88,7 +91,7 @@ impl Store {
         if let Some(disk) = &mut self.disk {
             assign(&mut disk.rotten, piece, !is_genuine);
             assign(&mut disk.checked, piece, true);
-            disk.append(piece, Kind::Held);
+            disk.append(piece, 1, Kind::Held);
         }
         let (most, order) = self.order.as_mut()?;
         order.push_back(piece);
@@ -105,7 +108,7 @@ impl Store {
         if assign(&mut self.kept, piece, false)
             && let Some(disk) = &mut self.disk
         {
-            disk.append(piece, Kind::Lost);
+            disk.append(piece, 1, Kind::Lost);
         }
     }
 
@@ -154,9 +157,9 @@ impl Disk {
         HeldWriter::new(self.image).log_bytes() as usize
     }
 
-    fn append(&mut self, piece: u32, kind: Kind) {
+    fn append(&mut self, first: u32, count: u32, kind: Kind) {
         // A vector takes all.
-        let appended = self.writer.append(&mut Log(&mut self.log), piece, 1, kind);
+        let appended = self.writer.append(&mut Log(&mut self.log), first, count, kind);
         debug_assert!(appended.is_ok(), "a log in memory takes all");
     }
 }

@@ -22,7 +22,7 @@ impl<W: Watch> World<'_, W> {
         let (first, count) = (self.setup.seed_count(), self.nodes.len() - self.setup.seed_count());
         for (number, spec) in self.setup.scenario.faults.iter().enumerate() {
             let drawn = self.draws.below(count as u32) as usize;
-            let node = first + spec.node.map_or(drawn, |node| (node as usize).min(count - 1));
+            let node = first + spec.node.map_or(drawn, |node| node as usize);
             let members = match spec.what {
                 FaultKind::SeedOutage => (0..first).collect(),
                 FaultKind::Partition => {
@@ -56,7 +56,10 @@ impl<W: Watch> World<'_, W> {
                 self.drain(node);
             }
             FaultKind::DiskFull => self.nodes[node].disk_full = true,
-            FaultKind::Pause => self.nodes[node].paused_until = self.now + lasts.unwrap_or(PAUSE),
+            FaultKind::Pause => {
+                let row = &mut self.nodes[node];
+                row.paused_until = row.paused_until.max(self.now + lasts.unwrap_or(PAUSE));
+            }
         }
         let heals = if spec.what == FaultKind::Pause { Some(lasts.unwrap_or(PAUSE)) } else { lasts };
         if let Some(lasts) = heals {
@@ -100,6 +103,7 @@ impl<W: Watch> World<'_, W> {
             self.draws.draw();
             self.nodes[node].store.crash(&mut draws);
         }
+        self.nodes[node].tally.crashes += 1;
         self.end(node, phase);
         match lasts {
             Some(lasts) => self.queue.push(self.now + lasts, What::Return { node: node as u32 }),
@@ -159,7 +163,7 @@ impl<W: Watch> World<'_, W> {
         // Nanoseconds between two that leave, of all nodes: 60 s × 100 % / (nodes × percent).
         let mean =
             60_000_000_000u128 * 100 * 1_000_000 / (u128::from(nodes) * u128::from(leaving.percent_per_minute.0));
-        let wait = exponential(mean.min(1 << 60) as u64, self.draws.draw());
+        let wait = exponential(mean.min(1 << 58) as u64, self.draws.draw());
         self.queue.push(self.now + wait, What::Churn);
     }
 
