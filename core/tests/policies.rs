@@ -8,7 +8,7 @@ use swarmdisk_core::geometry::{ChunkIndex, Geometry};
 use swarmdisk_core::ids::{GuestId, PeerId};
 use swarmdisk_core::policy::{
     Access, Candidate, ChunkView, ExpectedCompletion, FORECAST_MAX, Forecast, Guess, InOrder, Mixed, Order, Outcome,
-    Predictor, Profile, Selector, Sequential, Supply, Want, WindowedRandom,
+    Owners, Predictor, Profile, Selector, Sequential, Supply, Want, WindowedRandom,
 };
 use swarmdisk_core::rng::Rng;
 use swarmdisk_core::time::{Duration, Instant};
@@ -139,18 +139,23 @@ predictor_contract!(mixed, {
 });
 predictor_contract!(mixed_of_nothing, Mixed::default());
 
-/// Everybody has what is divisible by three.
-struct Thirds;
+/// Everybody has what is divisible by `held`; what is divisible by `owned` is this node's to fetch.
+struct Multiples {
+    held: u32,
+    owned: u32,
+}
 
-impl Supply for Thirds {
+impl Supply for Multiples {
     fn holders(&self, chunk: ChunkIndex) -> u16 {
-        if chunk.get().is_multiple_of(3) { u16::MAX } else { 0 }
+        if chunk.get().is_multiple_of(self.held) { u16::MAX } else { 0 }
     }
 
-    fn owns(&self, _chunk: ChunkIndex) -> bool {
-        false
+    fn owns(&self, chunk: ChunkIndex) -> bool {
+        chunk.get().is_multiple_of(self.owned)
     }
 }
+
+const THIRDS: Multiples = Multiples { held: 3, owned: CHUNKS };
 
 fn window(length: u32) -> Vec<Guess> {
     (0..length).map(|index| Guess { chunk: chunk(index), probability: 128 }).collect()
@@ -159,12 +164,20 @@ fn window(length: u32) -> Vec<Guess> {
 fn picks(mut order: impl Order, lengths: &[u32], seed: u64) -> Vec<Option<usize>> {
     let mut rng = Rng::new(seed);
     let pick = |length: &u32| {
-        let picked = order.pick(Instant::ZERO, &window(*length), &Thirds, &mut rng);
-        assert_eq!(picked.is_some(), *length > 0, "something, if there is something");
+        let picked = order.pick(Instant::ZERO, &window(*length), &THIRDS, &mut rng);
         assert!(picked.is_none_or(|index| index < *length as usize));
         picked
     };
     lengths.iter().map(pick).collect()
+}
+
+/// Whether something is picked, at once or when the order has said that it will, though nobody is to fetch anything.
+fn picks_at_last(mut order: impl Order, length: u32, seed: u64) -> bool {
+    let (nobody, mut rng) = (Multiples { held: CHUNKS, owned: CHUNKS }, Rng::new(seed));
+    let window = &window(length + 1)[1..];
+    let at_once = order.pick(Instant::ZERO, window, &nobody, &mut rng);
+    let later = order.next_pick();
+    at_once.is_some() || (later != Instant::NEVER && order.pick(later, window, &nobody, &mut rng).is_some())
 }
 
 macro_rules! order_contract {
@@ -173,6 +186,8 @@ macro_rules! order_contract {
             #[test]
             fn $name(lengths in prop::collection::vec(0..=FORECAST_MAX as u32, 1..50), seed: u64) {
                 prop_assert_eq!(picks($make, &lengths, seed), picks($make, &lengths, seed));
+                let length = lengths[0];
+                prop_assert_eq!(picks_at_last($make, length.min(FORECAST_MAX as u32 - 1), seed), length > 0);
             }
         }
     };
@@ -182,6 +197,34 @@ order_contract!(in_order_keeps_the_contract, InOrder);
 order_contract!(windowed_random_keeps_the_contract, WindowedRandom::default());
 order_contract!(windowed_random_without_soonest_keeps_the_contract, WindowedRandom { soonest_every: 0 });
 order_contract!(windowed_random_of_soonest_alone_keeps_the_contract, WindowedRandom { soonest_every: 1 });
+order_contract!(owners_keeps_the_contract, Owners::default());
+
+#[test]
+fn what_another_owns_is_left_until_a_node_holds_it() {
+    let supply = Multiples { held: 7, owned: 5 };
+    let window = &window(100)[1..];
+    let (mut order, mut rng) = (Owners::default(), Rng::new(1));
+    let picked: BTreeSet<u32> = (0..2000)
+        .filter_map(|_| order.pick(Instant::ZERO, window, &supply, &mut rng))
+        .map(|index| window[index].chunk.get())
+        .collect();
+    let expected = (1..100u32).filter(|chunk| chunk.is_multiple_of(7) || chunk.is_multiple_of(5)).collect();
+    assert_eq!(picked, expected);
+}
+
+#[test]
+fn an_owner_that_does_not_fetch_what_is_wanted_next_is_not_waited_for() {
+    let supply = Multiples { held: CHUNKS, owned: 50 };
+    let window = &window(100)[1..];
+    let (mut order, mut rng) = (Owners::default(), Rng::new(1));
+    let mut picks_at = |millis| -> BTreeSet<usize> {
+        let now = Instant::ZERO + Duration::from_millis(millis);
+        (0..100).filter_map(|_| order.pick(now, window, &supply, &mut rng)).collect()
+    };
+    assert_eq!(picks_at(0), [49].into());
+    assert_eq!(picks_at(299), [49].into());
+    assert_eq!(picks_at(300), [0].into());
+}
 
 fn peer(index: u16) -> PeerId {
     let mut bytes = [0; 8];

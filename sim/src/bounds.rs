@@ -19,13 +19,13 @@ pub fn run_bound(script: &Script, image: &ImageModel, think: impl Fn(usize) -> N
     let mut seen = BTreeSet::new();
     let (mut needed_bytes, mut local, mut late) = (0u64, 0u64, 0u64);
     for (number, group) in script.groups.iter().enumerate() {
-        local += think(number);
+        local = u64::saturating_add(local, think(number));
         let fresh = group.chunks.iter().filter(|chunk| seen.insert(**chunk));
         needed_bytes += fresh.map(|chunk| u64::from(image.piece_bytes(*chunk))).sum::<u64>();
         late = late.max(time_for(needed_bytes, down).saturating_sub(local));
-        local += read;
+        local = local.saturating_add(read);
     }
-    local + late
+    local.saturating_add(late)
 }
 
 /// The least time in which all nodes of an image can get its working set, if all begin at once.

@@ -29,6 +29,8 @@ pub struct Outcome {
     pub virtual_micros: u64,
     /// Nodes whose guests have read all.
     pub booted_count: u32,
+    /// Nodes that were gone for good before that.
+    pub gone_count: u32,
     /// Whether it was ended from outside before its end: then all of this is what came so far.
     pub cut_off: bool,
     /// Bytes of the working set, all images together.
@@ -206,6 +208,7 @@ impl Outcome {
             event_count: world.event_count(),
             virtual_micros: world.now() / 1000,
             booted_count: booted as u32,
+            gone_count: (nodes.len() - booted - world.booting()) as u32,
             cut_off: false,
             working_set_bytes: working_sets(setup).iter().sum(),
             links: links(world),
@@ -280,14 +283,11 @@ fn node(world: &World<'_>, number: usize) -> NodeOutcome {
         let script = &setup.scripts[number_of_script];
         let think = |group| world.think_time(number, number_of_script, group);
         let down = setup.topology.hosts[spec.host as usize].down;
-        local = (0..script.groups.len()).map(think).sum::<u64>() + script.groups.len() as u64 * read;
+        local = (0..script.groups.len()).fold(0u64, |sum, group| sum.saturating_add(think(group)).saturating_add(read));
         let has_nothing = spec.group.is_none_or(|group| setup.scenario.groups[group].held.0 == 0);
         bound = if has_nothing { run_bound(script, image, think, read, down) } else { local };
     }
-    let stats = world.engine(number).map(|engine| *engine.stats()).unwrap_or_default();
-    let unused = world
-        .engine(number)
-        .map(|engine| engine.unused_guesses().map(|chunk| u64::from(image.piece_bytes(chunk.get()))).sum::<u64>());
+    let counts = world.counts(number);
     NodeOutcome {
         group: spec.group.map_or_else(String::new, |group| setup.scenario.groups[group].name.clone()),
         start_micros: spec.start / 1000,
@@ -302,8 +302,8 @@ fn node(world: &World<'_>, number: usize) -> NodeOutcome {
         peer_bytes: tally.peer_bytes,
         metadata_bytes: tally.metadata_bytes,
         uploaded_bytes: tally.uploaded_bytes,
-        prefetched_bytes: stats.prefetched_bytes,
-        prefetch_unused_bytes: unused.unwrap_or_default(),
+        prefetched_bytes: counts.prefetched_bytes,
+        prefetch_unused_bytes: counts.prefetch_unused_bytes,
         crashes: tally.crashes,
     }
 }
@@ -315,10 +315,9 @@ fn add(totals: &mut Totals, world: &World<'_>, number: usize) {
     totals.far_bytes += tally.far_bytes;
     totals.metadata_bytes += tally.metadata_bytes;
     totals.frames += tally.frames;
-    if let Some(engine) = world.engine(number) {
-        totals.discarded_bytes += engine.stats().discarded_bytes;
-        totals.corrupt_pieces += engine.stats().corrupt_pieces;
-    }
+    let counts = world.counts(number);
+    totals.discarded_bytes += counts.discarded_bytes;
+    totals.corrupt_pieces += counts.corrupt_pieces;
 }
 
 fn links(world: &World<'_>) -> Vec<LinkOutcome> {

@@ -107,8 +107,8 @@ fn an_interrupt_shows_what_came_so_far() {
     use std::process::Stdio;
 
     let folder = tempfile::tempdir().unwrap();
-    // The second node comes in a hundred years: the first and the seed ask for each other's health meanwhile.
-    let endless = "limit = \"2000000h\"\n[[group]]\ncount = 1\n[[group]]\ncount = 1\ndelay = \"1000000h\"\n[[workload]]\nchunks = 40\n";
+    // The second node comes in twenty years: the first and the seed ask for each other's health meanwhile.
+    let endless = "limit = \"400000h\"\n[[group]]\ncount = 1\n[[group]]\ncount = 1\ndelay = \"200000h\"\n[[workload]]\nchunks = 40\n";
     let mut child = command(folder.path(), endless, &["--out", "out"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -206,6 +206,8 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     pub(super) fn poll_requests(&mut self, now: Instant, head: &mut [u8]) -> Option<Action> {
         if self.look_for_work {
             self.look_for_work = false;
+            // It is not known yet when time alone lets more be found: if time passes before that is, it is looked again.
+            self.look_at = now + Duration::from_micros(1);
             self.start_demands(now);
             self.start_hedges(now);
             self.start_leaves(now);
@@ -298,6 +300,11 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
                 }
             }
         }
+    }
+
+    /// Whether there is a fetch that a second peer may be asked for, now or later.
+    pub(super) fn has_hedgeable(&self) -> bool {
+        self.transfers.next_of(0, Class::Demand, HEDGED).is_some()
     }
 
     /// When the row, one that a guest waits for, is to be hedged.
@@ -499,7 +506,8 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             let hedge_at = self.hedge_at(index);
             next = if hedge_at > now { next.min(hedge_at) } else { next };
         }
-        for later in [self.store_full_until, self.leaves_paused_until, self.paused_until, self.fill_at] {
+        let next_pick = self.order.next_pick();
+        for later in [self.store_full_until, self.leaves_paused_until, self.paused_until, self.fill_at, next_pick] {
             next = if later > now { next.min(later) } else { next };
         }
         next

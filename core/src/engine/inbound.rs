@@ -172,6 +172,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
                         }
                         row.sample_rtt(now - Instant::from_micros(*nonce));
                     });
+                    self.look_for_work |= self.has_hedgeable();
                 }
                 Ok(())
             }

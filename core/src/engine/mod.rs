@@ -375,6 +375,8 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             link.sample_rate(bytes, elapsed, queued);
         });
         self.selector.observe(now, peer, Outcome::Delivered { bytes, elapsed });
+        // The peer may look faster now, and what else a guest waits for from it be late already.
+        self.look_for_work |= self.has_hedgeable();
         self.end_waiting_siblings(index);
     }
 

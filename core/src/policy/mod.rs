@@ -100,6 +100,11 @@ pub trait Supply {
 pub trait Order {
     /// The index into `window` (a forecast, soonest first) of the guess to fetch, or none.
     fn pick(&mut self, now: Instant, window: &[Guess], supply: &dyn Supply, rng: &mut Rng) -> Option<usize>;
+
+    /// When it picks what it has not picked so far, even if nothing happens until then.
+    fn next_pick(&self) -> Instant {
+        Instant::NEVER
+    }
 }
 
 /// A peer that can be asked.

@@ -78,4 +78,8 @@ impl Order for Owners {
         }
         (0..PROBES).map(|_| rng.below(window.len() as u32) as usize).find(|index| can_be_had(&window[*index]))
     }
+
+    fn next_pick(&self) -> Instant {
+        self.head.map_or(Instant::NEVER, |(_, since)| since + OWNER_PATIENCE)
+    }
 }

@@ -3,7 +3,7 @@
 use crate::hand::*;
 use swarmdisk_core::engine::{Action, Event, Fill, Landing, PeerError, Verdict};
 use swarmdisk_core::ids::GuestId;
-use swarmdisk_core::wire::{Busy, Class, Data, Frame, Hello, Redirect, Request, Role, Run};
+use swarmdisk_core::wire::{Busy, Class, Data, Frame, HEAD_BYTES_MAX, Hello, Redirect, Request, Role, Run};
 
 /// A node that holds all leaf pages, so that only chunks are asked for.
 fn with_leaves() -> Hand {
@@ -253,6 +253,44 @@ fn a_holder_too_busy_for_a_demand_is_left_alone_until_its_time() {
     hand.wait_micros(1_000);
     assert_eq!(hand.engine.deadline(), Some(hand.time()));
     assert_eq!(hand.asks(), [(peer, 5)]);
+}
+
+#[test]
+fn what_becomes_possible_between_two_polls_is_not_missed() {
+    let mut hand = with_leaves();
+    let first = hand.holder(1, Role::Node, 5..6);
+    hand.wants(5);
+    assert_eq!(hand.asks(), [(first, 5)]);
+    let second = hand.holder(2, Role::Node, 6..7);
+    hand.drain();
+    hand.hear(first, busy(5, 10)).unwrap();
+    hand.wants(6);
+    let request = hand.engine.poll(hand.time(), &mut [0; HEAD_BYTES_MAX]);
+    assert!(matches!(request, Some(Action::Transmit { peer, .. }) if peer == second), "{request:?}");
+    // The host takes its time.
+    hand.wait_micros(20_000);
+    assert_eq!(hand.asks(), [(first, 5)]);
+}
+
+#[test]
+fn a_peer_that_turns_out_to_be_fast_is_late_earlier() {
+    let mut hand = with_leaves();
+    let peer = hand.holder(1, Role::Node, 0..CHUNKS);
+    hand.wants(5);
+    hand.drain();
+    hand.wait_micros(1_000_000);
+    hand.gets(peer, 5);
+    hand.wants(6);
+    assert_eq!(hand.asks(), [(peer, 6)]);
+    let other = hand.holder(2, Role::Node, 6..7);
+    hand.wait_micros(4_000_000);
+    hand.wants(7);
+    assert_eq!(hand.asks(), [(peer, 7)], "a slow peer is given time");
+    let landing = hand.hear(peer, Frame::Data(Data { piece: 7, bytes: 60_000 })).unwrap();
+    let Landing::Land { slot, .. } = landing else { panic!("{landing:?}") };
+    assert_eq!(hand.asks(), []);
+    hand.tell(Event::BodyLanded { slot });
+    assert_eq!(hand.asks(), [(other, 6)]);
 }
 
 #[test]

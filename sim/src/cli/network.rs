@@ -21,6 +21,9 @@ pub(super) fn run(args: &NetworkArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Each sends to each other: more would not fit into memory.
+const EXCHANGE_NODES_MAX: u32 = 1_000;
+
 /// Hosts with nothing but their own links between them.
 fn network(args: &Transfers) -> Result<Network, Failure> {
     if args.bytes == 0 || args.bytes > BYTES_MAX {
@@ -45,6 +48,10 @@ fn network(args: &Transfers) -> Result<Network, Failure> {
 }
 
 fn exchange(args: &Transfers) -> Result<u64, Failure> {
+    if args.nodes > EXCHANGE_NODES_MAX {
+        let nodes = args.nodes;
+        return Err(Failure::usage(format!("{nodes} nodes are too many to exchange; pass 2 to {EXCHANGE_NODES_MAX}")));
+    }
     let mut network = network(args)?;
     for from in 0..args.nodes {
         for to in (0..args.nodes).filter(|to| *to != from) {

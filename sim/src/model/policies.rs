@@ -33,6 +33,14 @@ impl Order for AnyOrder {
             Self::Owners(order) => order.pick(now, window, supply, rng),
         }
     }
+
+    fn next_pick(&self) -> Instant {
+        match self {
+            Self::WindowedRandom(order) => order.next_pick(),
+            Self::InOrder(order) => order.next_pick(),
+            Self::Owners(order) => order.next_pick(),
+        }
+    }
 }
 
 /// A choice of peers.

@@ -15,6 +15,9 @@ use swarmdisk_common::trace::{Op, Request, Trace, TraceError};
 /// Chunks of a made-up boot that follow each other, at most.
 const RUN_MAX: u32 = 6;
 
+/// A guest that thinks for longer thinks for ever: in nanoseconds, more than any run lasts.
+const THINK_MAX: u64 = 1 << 62;
+
 /// Reads that are in flight together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
@@ -83,11 +86,14 @@ pub fn made_up(workload: &Workload, image: &ImageModel, seed: u64) -> Trace {
     let mut micros = 0;
     let mean = workload.think.0 / 1000;
     // An image may have fewer chunks than the boot would read.
-    for _ in 0..u64::from(workload.chunks) * 64 {
+    let wanted = workload.chunks.min(chunk_count) as usize;
+    let mut tries = wanted as u64 * 64;
+    while tries > 0 && requests.len() < wanted {
+        tries -= 1;
         let start = draws.below(chunk_count);
         for chunk in start..chunk_count.min(start + 1 + draws.below(RUN_MAX)) {
-            if requests.len() < workload.chunks as usize && !image.is_zero(chunk) && seen.insert(chunk) {
-                micros += mean / 2 + u64::from(draws.below(mean.max(1) as u32));
+            if requests.len() < wanted && !image.is_zero(chunk) && seen.insert(chunk) {
+                micros += mean / 2 + ((u128::from(draws.draw()) * u128::from(mean)) >> 64) as u64;
                 let offset = u64::from(chunk) << image.geometry.chunk_shift();
                 // The last chunk may be shorter.
                 let bytes = (image.geometry.image_bytes() - offset).min(4096) as u32;
@@ -117,14 +123,14 @@ impl Script {
             chunks.sort_unstable();
             chunks.dedup();
             let bytes = reads.iter().map(|read| u64::from(read.bytes)).sum();
-            Group { think: plan.think_micros(index, speed) * 1000, chunks, bytes }
+            Group { think: plan.think_micros(index, speed).saturating_mul(1000).min(THINK_MAX), chunks, bytes }
         };
         Ok(Self { groups: plan.groups().enumerate().map(group).collect() })
     }
 
     /// All think times together, in nanoseconds.
     pub fn think(&self) -> u64 {
-        self.groups.iter().map(|group| group.think).sum()
+        self.groups.iter().fold(0, |sum, group| sum.saturating_add(group.think))
     }
 
     /// The chunks that it touches.
@@ -162,7 +168,10 @@ mod tests {
         assert!((800_000_000..1_000_000_000).contains(&think), "{think}");
         assert_ne!(made_up(&workload, &image(), 8), trace);
         // More than there is.
-        let all = made_up(&Workload { chunks: 5000, ..workload }, &image(), 7);
+        let all = made_up(&Workload { chunks: 5000, ..workload.clone() }, &image(), 7);
         assert!(all.requests.len() <= 1024 && all.requests.len() > 900);
+        let endless = Workload { chunks: u32::MAX, think: Span::secs(500_000_000), ..workload };
+        let script = Script::new(&made_up(&endless, &image(), 7), Path::new("t"), &image(), Factor(1)).unwrap();
+        assert_eq!(script.think(), u64::MAX);
     }
 }

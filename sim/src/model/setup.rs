@@ -163,7 +163,7 @@ impl Setup {
                     }
                 };
                 let host = self.scenario.seeds.count + number;
-                let start = starts[number as usize] + spec.delay.0;
+                let start = starts[number as usize].saturating_add(spec.delay.0);
                 let (group, script) = (Some(group), Some(script));
                 self.nodes.push(NodeSetup { role: Role::Node, host, image, group, script, start });
                 number += 1;
@@ -279,10 +279,10 @@ fn starts(scenario: &Scenario, seed: u64) -> Vec<Nanos> {
     let mut at: Nanos = 0;
     let start = |number: u32| match arrivals.kind {
         ArrivalKind::AtOnce => ((u128::from(draws.draw()) * u128::from(arrivals.within.0)) >> 64) as Nanos,
-        ArrivalKind::Staggered => arrivals.every.0 * u64::from(number),
-        ArrivalKind::Waves => arrivals.every.0 * u64::from(number / arrivals.size),
+        ArrivalKind::Staggered => arrivals.every.0.saturating_mul(number.into()),
+        ArrivalKind::Waves => arrivals.every.0.saturating_mul((number / arrivals.size).into()),
         ArrivalKind::Poisson => {
-            at += exponential(arrivals.every.0, draws.draw());
+            at = at.saturating_add(exponential(arrivals.every.0, draws.draw()));
             at
         }
     };

@@ -82,6 +82,7 @@ impl Store {
         assign_run(&mut self.kept, first, count, true);
         if let Some(disk) = &mut self.disk {
             assign_run(&mut disk.rotten, first, count, false);
+            disk.append(first, count, Kind::Held);
         }
     }
 
@@ -91,7 +92,7 @@ impl Store {
         if let Some(disk) = &mut self.disk {
             assign(&mut disk.rotten, piece, !is_genuine);
             assign(&mut disk.checked, piece, true);
-            disk.append(piece, Kind::Held);
+            disk.append(piece, 1, Kind::Held);
         }
         let (most, order) = self.order.as_mut()?;
         order.push_back(piece);
@@ -108,7 +109,7 @@ impl Store {
         if assign(&mut self.kept, piece, false)
             && let Some(disk) = &mut self.disk
         {
-            disk.append(piece, Kind::Lost);
+            disk.append(piece, 1, Kind::Lost);
         }
     }
 
@@ -157,9 +158,9 @@ impl Disk {
         HeldWriter::new(self.image).log_bytes() as usize
     }
 
-    fn append(&mut self, piece: u32, kind: Kind) {
+    fn append(&mut self, first: u32, count: u32, kind: Kind) {
         // A vector takes all.
-        let appended = self.writer.append(&mut Log(&mut self.log), piece, 1, kind);
+        let appended = self.writer.append(&mut Log(&mut self.log), first, count, kind);
         debug_assert!(appended.is_ok(), "a log in memory takes all");
     }
 }

@@ -78,6 +78,13 @@ pub fn shortfall(outcome: &Outcome) -> Option<String> {
     if booted == all {
         return None;
     }
+    let gone = outcome.gone_count as usize;
+    if booted + gone == all {
+        return Some(format!(
+            "not all booted: {so_far}, {} had gone for good; give faults that end a node a `for`, after which it is back",
+            counted(gone, "node")
+        ));
+    }
     let quiet = outcome.virtual_micros.saturating_sub(last_traffic_micros(outcome));
     if quiet >= STUCK_MICROS && stuck_count(outcome) > 0 {
         return Some(format!(
@@ -86,10 +93,12 @@ pub fn shortfall(outcome: &Outcome) -> Option<String> {
             seconds(quiet)
         ));
     }
-    let limit = outcome.scenario.limit.0 / 1_000_000_000;
+    let limit = outcome.scenario.limit.0 / 1_000;
     Some(format!(
-        "not all booted: {so_far}, the scenario's limit; give it more, as in --set limit={}s",
-        (limit * 4).max(60)
+        "not all booted: {booted} of {all} nodes had booted after {} of virtual time, the scenario's limit; give it more, \
+         as in --set limit={}s",
+        seconds(limit),
+        (limit / 1_000_000 * 4).max(60)
     ))
 }
 

@@ -29,6 +29,7 @@ fn outcome() -> Outcome {
         event_count: 1_234_567,
         virtual_micros: 2_000_000,
         booted_count: 2,
+        gone_count: 0,
         cut_off: false,
         working_set_bytes: 10_000_000,
         totals: Totals {
@@ -196,6 +197,8 @@ fn what_fell_short_says_what_to_do() {
     assert_eq!(shortfall(&outcome()), None);
     let limit = shortfall(&unfinished()).unwrap();
     assert!(limit.starts_with("not all booted: 0 of 2 nodes") && limit.contains("--set limit=2400s"), "{limit}");
+    let gone = shortfall(&Outcome { gone_count: 2, ..unfinished() }).unwrap();
+    assert!(gone.contains("2 nodes had gone for good"), "{gone}");
     let cut = shortfall(&Outcome { cut_off: true, ..unfinished() }).unwrap();
     assert!(cut.starts_with("cut off: 0 of 2 nodes"), "{cut}");
     // Long after the last byte, with nothing left to think about.

@@ -1,10 +1,13 @@
 //! Scenarios from files: errors name the file and the line.
 
-use super::{ArrivalKind, NODES_MAX, SEEDS_MAX, Scenario};
+use super::{ArrivalKind, Factor, NODES_MAX, SEEDS_MAX, Scenario, Share, Size, Span};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use swarmdisk_core::geometry::{CHUNK_SHIFT_MAX, CHUNK_SHIFT_MIN};
+
+/// How many of the nodes may leave in a minute, in percent.
+const CHURN_MAX: Factor = Factor(60_000 * 1_000_000);
 
 /// Why there is no scenario: whoever wrote it is at fault, or the disk.
 #[derive(Debug, thiserror::Error)]
@@ -135,37 +138,75 @@ impl Scenario {
         let nodes: u64 = self.groups.iter().map(|group| u64::from(group.count)).sum();
         let seeds = u64::from(self.seeds.count);
         if nodes == 0 || nodes > NODES_MAX.into() {
-            return Err(("count", format!("{nodes} nodes; there must be 1 to {NODES_MAX}")));
+            return Err(("group.count", format!("{nodes} nodes; there must be 1 to {NODES_MAX}")));
         }
         if seeds == 0 || seeds > SEEDS_MAX.into() {
-            return Err(("seeds", format!("{seeds} seeds; there must be 1 to {SEEDS_MAX}")));
+            return Err(("seeds.count", format!("{seeds} seeds; there must be 1 to {SEEDS_MAX}")));
         }
         if let Some(group) = self.groups.iter().find(|group| group.racks == 0 || group.racks > group.count) {
-            return Err(("racks", format!("{} racks for {} nodes; give each at least one", group.racks, group.count)));
+            return Err((
+                "group.racks",
+                format!("{} racks for {} nodes; give each at least one", group.racks, group.count),
+            ));
         }
         self.check_images()?;
+        self.check_bounds(nodes)?;
         if self.workloads.is_empty() || self.workloads.iter().all(|workload| workload.weight == 0) {
-            return Err(("weight", "no workload is ever drawn; give one a weight".into()));
+            return Err(("workload.weight", "no workload is ever drawn; give one a weight".into()));
         }
         if self.workloads.iter().any(|workload| workload.traces.is_empty() && workload.chunks == 0) {
-            return Err(("chunks", "a made-up boot reads at least one chunk".into()));
+            return Err(("workload.chunks", "a made-up boot reads at least one chunk".into()));
         }
         if self.arrivals.size == 0 && self.arrivals.kind == ArrivalKind::Waves {
-            return Err(("size", "a wave has at least one node".into()));
+            return Err(("arrivals.size", "a wave has at least one node".into()));
         }
         if u32::from(self.seeds.links) * u32::from(self.seed_requests()) > u32::from(u16::MAX) || self.seeds.links == 0
         {
-            return Err(("links", "a seed takes 1 to 65535 links".into()));
+            return Err(("seeds.links", "a seed takes 1 to 65535 links".into()));
         }
         let policy = &self.policy;
         if policy.links_max == 0 || u32::from(policy.links_max) * u32::from(policy.requests_per_peer.max(1)) > 65535 {
-            return Err(("links-max", "links times requests-per-peer must be 1 to 65535".into()));
+            return Err(("policy.links-max", "links times requests-per-peer must be 1 to 65535".into()));
         }
         if policy.transfers == 0 {
             return Err(("transfers", "a node must be able to fetch something; 1 is the least".into()));
         }
         if policy.requests_per_peer == 0 {
-            return Err(("requests-per-peer", "a peer must be able to ask for something; 1 is the least".into()));
+            return Err((
+                "policy.requests-per-peer",
+                "a peer must be able to ask for something; 1 is the least".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Beyond these a run would be wrong, or never end.
+    fn check_bounds(&self, nodes: u64) -> Result<(), (&'static str, String)> {
+        if self.groups.iter().any(|group| group.zone >= NODES_MAX) {
+            return Err(("group.zone", format!("zones are numbered 0 to {}", NODES_MAX - 1)));
+        }
+        if self.faults.iter().any(|fault| fault.node.is_some_and(|node| u64::from(node) >= nodes)) {
+            return Err(("fault.node", format!("the nodes are numbered 0 to {}", nodes - 1)));
+        }
+        if self.network.loss > Share(500_000) {
+            return Err(("network.loss", "beyond half of the packets nothing is modelled; 0.5 is the most".into()));
+        }
+        if self.leaving.percent_per_minute > CHURN_MAX {
+            return Err((
+                "leaving.percent-per-minute",
+                "a node leaves at most ten times a second: 60000 is the most".into(),
+            ));
+        }
+        if self.policy.timeout < Span::millis(1) {
+            return Err(("policy.timeout", "a fetch needs time; 1ms is the least".into()));
+        }
+        for (key, unsent) in [("policy.unsent", self.policy.unsent), ("seeds.unsent", self.seeds.unsent)] {
+            if unsent == Size(0) {
+                return Err((key, "whoever hands nothing over sends nothing; 1 byte is the least".into()));
+            }
+        }
+        if self.host.capacity == Some(0) {
+            return Err(("host.capacity", "a cache holds at least one piece; leave the key out for no bound".into()));
         }
         Ok(())
     }
@@ -174,14 +215,14 @@ impl Scenario {
         for image in &self.images {
             let shift = image.chunk.0.trailing_zeros() as u8;
             if !image.chunk.0.is_power_of_two() || !(CHUNK_SHIFT_MIN..=CHUNK_SHIFT_MAX).contains(&shift) {
-                return Err(("chunk", "a chunk is a power of two from 16K to 1M".into()));
+                return Err(("image.chunk", "a chunk is a power of two from 16K to 1M".into()));
             }
             if image.size.0 == 0 || image.size.0 > 1 << 44 {
-                return Err(("size", "an image has 1 byte to 16T".into()));
+                return Err(("image.size", "an image has 1 byte to 16T".into()));
             }
             if image.payload_min > image.payload_max || image.payload_max > image.chunk || image.payload_min.0 == 0 {
                 return Err((
-                    "payload-max",
+                    "image.payload-max",
                     "payloads are 1 byte to a chunk long, payload-min at most payload-max".into(),
                 ));
             }
@@ -192,11 +233,11 @@ impl Scenario {
         for group in &self.groups {
             let known = |name: &String| self.images.iter().any(|image| image.name == *name);
             if let Some(name) = group.image.as_ref().filter(|name| !known(name)) {
-                return Err(("image", format!("no image is named `{name}`")));
+                return Err(("group.image", format!("no image is named `{name}`")));
             }
             let known = |name: &String| self.workloads.iter().any(|workload| workload.name == *name);
             if let Some(name) = group.workload.as_ref().filter(|name| !known(name)) {
-                return Err(("workload", format!("no workload is named `{name}`")));
+                return Err(("group.workload", format!("no workload is named `{name}`")));
             }
         }
         Ok(())
@@ -214,13 +255,21 @@ fn wrong(text: &str, path: &Path, error: &toml::de::Error) -> ScenarioError {
     ScenarioError::Wrong { path: path.to_owned(), line, message }
 }
 
+/// `key` is a table's and its own name; without it the line is the table's, and without that the first.
 fn at_key(text: &str, path: &Path, key: &str, message: String) -> ScenarioError {
-    let is_it = |line: &str| {
-        let line = line.trim_start().trim_start_matches('[');
-        line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(['=', ']']))
+    let (table, name) = key.split_once('.').unwrap_or((key, ""));
+    let (mut in_table, mut header) = (false, None);
+    let is_it = |(number, line): (usize, &str)| {
+        let line = line.trim_start();
+        if let Some(title) = line.strip_prefix('[') {
+            in_table = title.trim_start_matches('[').split(']').next().map(str::trim) == Some(table);
+            header = header.or(in_table.then_some(number));
+        }
+        let is_key = in_table && line.strip_prefix(name).is_some_and(|rest| rest.trim_start().starts_with('='));
+        is_key.then_some(number)
     };
-    let line = text.lines().position(is_it).map_or(1, |line| line + 1);
-    ScenarioError::Wrong { path: path.to_owned(), line, message }
+    let at = text.lines().enumerate().find_map(is_it);
+    ScenarioError::Wrong { path: path.to_owned(), line: at.or(header).map_or(1, |line| line + 1), message }
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
@@ -263,6 +312,20 @@ mod tests {
         assert!(message("[[fault]]\nwhat = \"crahs\"\nat = \"1s\"\n").starts_with("a.toml:2: unknown variant `crahs`"));
         assert!(message("[[image]]\nchunk = \"65K\"\n").starts_with("a.toml:2: a chunk is a power of two"));
         assert!(message("seed = \n").starts_with("a.toml:1:"));
+        for (text, line) in [
+            ("[[group]]\nzone = 4000000000\n", 2),
+            ("[[fault]]\nwhat = \"kill\"\nat = \"1s\"\nnode = 8\n", 4),
+            ("[seeds]\ncount = 2\n[[group]]\ncount = 0\n", 4),
+            ("[[group]]\nracks = 3\n[seeds]\n# none\n count= 0\n", 5),
+            ("[network]\nloss = 1\n", 2),
+            ("[leaving]\npercent-per-minute = 1e9\n", 2),
+            ("[policy]\ntimeout = \"0s\"\n", 2),
+            ("[policy]\nunsent = 0\n", 2),
+            ("[seeds]\nunsent = 0\n", 2),
+            ("[host]\ncapacity = 0\n", 2),
+        ] {
+            assert!(message(text).starts_with(&format!("a.toml:{line}: ")), "{}", message(text));
+        }
         assert!(message("[[group]]\nimage = \"v2\"\n").starts_with("a.toml:2: no image is named `v2`"));
     }
 

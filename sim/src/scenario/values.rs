@@ -29,6 +29,9 @@ pub struct Share(pub u32);
 pub struct Factor(pub u64);
 
 const MILLION: f64 = 1e6;
+/// With these, sums and small multiples of what a scenario says fit 64 bits.
+const RATE_MAX: Rate = Rate(100_000_000_000_000);
+const SPAN_MAX: Span = Span::secs(50 * 366 * 24 * 3600);
 
 impl Span {
     /// So many microseconds.
@@ -120,12 +123,17 @@ fn size(text: &str) -> Result<Size, String> {
 }
 
 fn rate(text: &str) -> Result<Rate, String> {
-    units::parse_rate(text).map(Rate).map_err(|error| error.to_string())
+    let rate = units::parse_rate(text).map(Rate).map_err(|error| error.to_string())?;
+    if rate > RATE_MAX {
+        return Err(format!("`{text}` is too fast; 100000GB a second is the most"));
+    }
+    Ok(rate)
 }
 
 fn span(text: &str) -> Result<Span, String> {
     let span = units::parse_time(text).map_err(|error| error.to_string())?;
-    u64::try_from(span.as_nanos()).map(Span).map_err(|_| format!("`{text}` is too long; 500 years is the most"))
+    let span = u64::try_from(span.as_nanos()).map(Span).ok().filter(|span| *span <= SPAN_MAX);
+    span.ok_or_else(|| format!("`{text}` is too long; 50 years is the most"))
 }
 
 fn no_text<T>(text: &str) -> Result<T, String> {
@@ -198,6 +206,8 @@ mod tests {
             (toml::from_str::<One<Share>>("v = \"1\"").unwrap_err(), "leave out the quotes"),
             (toml::from_str::<One<Factor>>("v = 0").unwrap_err(), "a positive number"),
             (toml::from_str::<One<Size>>("v = \"lots\"").unwrap_err(), "no size"),
+            (toml::from_str::<One<Rate>>("v = \"100001GB\"").unwrap_err(), "too fast"),
+            (toml::from_str::<One<Span>>("v = \"51years\"").unwrap_err(), "too long"),
         ] {
             assert!(error.to_string().contains(part), "{error}");
         }

@@ -254,7 +254,7 @@ impl Draws {
                 Prefetch::Sequential,
                 Prefetch::Off,
             ]),
-            order: if self.percent(75) { Order::WindowedRandom } else { Order::InOrder },
+            order: self.pick(&[Order::WindowedRandom, Order::WindowedRandom, Order::Owners, Order::InOrder]),
             selector: if self.percent(75) { Selector::ExpectedCompletion } else { Selector::Random },
             window: self.spread(4, 500) as u32,
             soonest_every: self.between(0, 4) as u32,

@@ -118,11 +118,13 @@ impl<W: Watch> World<'_, W> {
         self.note(4, to, node as u64);
         let connection = self.add_connection((node, peer), (to, remote));
         self.nodes[to].links[remote.index()] = Some(Link { peer: remote, up: Some((connection, 1)) });
-        self.queue.push(self.now + back, What::Opened { node: node as u32, life, peer, connection });
+        let generation = self.connections[connection as usize].generation;
+        let opened = What::Opened { node: node as u32, life, peer, connection, generation };
+        self.queue.push(self.now + back, opened);
         self.drain(to);
     }
 
-    pub(super) fn on_opened(&mut self, node: usize, peer: PeerId, connection: u32) {
+    pub(super) fn on_opened(&mut self, node: usize, peer: PeerId, connection: u32, generation: u32) {
         let row = &mut self.nodes[node].links[peer.index()];
         match row.as_mut().filter(|link| link.peer == peer && link.up.is_none()) {
             Some(link) => {
@@ -132,7 +134,14 @@ impl<W: Watch> World<'_, W> {
                 self.drain(node);
             }
             // The engine has hung up in the meantime.
-            None => self.let_go(connection, 0),
+            None => self.abort(connection, generation),
+        }
+    }
+
+    /// The dialler has ended before its connection was up; that may have broken in the meantime, and be another by now.
+    pub(super) fn abort(&mut self, connection: u32, generation: u32) {
+        if self.connections[connection as usize].generation == generation {
+            self.let_go(connection, 0);
         }
     }
 

@@ -108,6 +108,7 @@ impl<W: Watch> World<'_, W> {
             self.draws.draw();
             self.nodes[node].store.crash(&mut draws);
         }
+        self.nodes[node].tally.crashes += 1;
         self.end(node, phase);
         match lasts {
             Some(lasts) => self.queue.push(self.now + lasts, What::Return { node: node as u32 }),
@@ -174,7 +175,7 @@ impl<W: Watch> World<'_, W> {
         // Nanoseconds between two that leave, of all nodes: 60 s × 100 % / (nodes × percent).
         let mean =
             60_000_000_000u128 * 100 * 1_000_000 / (u128::from(nodes) * u128::from(leaving.percent_per_minute.0));
-        let wait = exponential(mean.min(1 << 60) as u64, self.draws.draw());
+        let wait = exponential(mean.min(1 << 58) as u64, self.draws.draw());
         self.queue.push(self.now + wait, What::Churn);
     }
 

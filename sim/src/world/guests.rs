@@ -129,8 +129,13 @@ impl<W: Watch> World<'_, W> {
         match self.setup.scripts[script].groups.get(group) {
             Some(next) => {
                 let think = self.think(node, script, group, next.think);
-                self.nodes[node].tally.think += think;
-                self.queue.push(self.now + read + think, What::Read { node: node as u32, life });
+                let at = self.now + read + think;
+                let row = &mut self.nodes[node];
+                row.tally.think += think;
+                if let Some(guest) = &mut row.guest {
+                    guest.reads_at = at;
+                }
+                self.queue.push(at, What::Read { node: node as u32, life });
             }
             None => self.on_booted(node, read),
         }

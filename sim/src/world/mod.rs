@@ -25,12 +25,12 @@ mod tally;
 mod watch;
 
 pub use node::Phase;
-pub use tally::{STALL_BINS, Tally, Timeline};
+pub use tally::{Counts, STALL_BINS, Tally, Timeline};
 pub use watch::{Observation, Quiet, Watch};
 
 use crate::model::Setup;
 use crate::network::{Fluid, NEVER, Nanos, Network, Packet, Topology};
-use crate::scenario::{LeavingKind, Model};
+use crate::scenario::{FaultKind, LeavingKind, Model};
 use bumpalo::Bump;
 use connections::{Connection, Parcel};
 use node::Node;
@@ -74,13 +74,14 @@ impl<'a, W: Watch> World<'a, W> {
             Model::Fluid => Network::Fluid(Box::new(Fluid::new(topology, setup.tcp))),
             Model::Packet => Network::Packet(Box::new(Packet::new(topology, setup.tcp))),
         };
+        let tears = W::ENABLED || setup.scenario.faults.iter().any(|fault| fault.what == FaultKind::Crash);
         let mut world = Self {
             setup,
             bump,
             now: 0,
             queue: Queue::default(),
             network,
-            nodes: (0..setup.nodes.len()).map(|number| Node::new(setup, number, W::ENABLED)).collect(),
+            nodes: (0..setup.nodes.len()).map(|number| Node::new(setup, number, tears)).collect(),
             connections: Vec::new(),
             free_connections: Vec::new(),
             parcels: Vec::new(),
@@ -170,6 +171,15 @@ impl<'a, W: Watch> World<'a, W> {
         &self.nodes[node].tally
     }
 
+    /// What the engines of a node have counted so far.
+    pub fn counts(&self, node: usize) -> Counts {
+        let (mut counts, image) = (self.nodes[node].tally.counts, &self.setup.images[self.setup.nodes[node].image]);
+        if let Some(engine) = self.engine(node) {
+            counts.add(&Counts::of(engine, image));
+        }
+        counts
+    }
+
     /// How a node is.
     pub fn phase(&self, node: usize) -> Phase {
         self.nodes[node].phase
@@ -215,8 +225,8 @@ impl<'a, W: Watch> World<'a, W> {
         if let Some((node, life)) = what.target() {
             let row = &self.nodes[node];
             if row.life != life {
-                if let What::Opened { connection, .. } = what {
-                    self.let_go(connection, 0);
+                if let What::Opened { connection, generation, .. } = what {
+                    self.abort(connection, generation);
                 }
                 return;
             }
@@ -229,12 +239,16 @@ impl<'a, W: Watch> World<'a, W> {
             What::Start { node } => self.start(node as usize),
             What::Bootstrap { node, .. } => self.bootstrap(node as usize),
             What::Send { pipe, bytes, tag } => self.send_later(pipe, bytes, tag),
+            // One that was put off, or that an earlier one has replaced, is none.
+            What::Wake { node, .. } if self.now < self.nodes[node as usize].wake_at => {}
             What::Wake { node, .. } => {
                 self.nodes[node as usize].wake_at = NEVER;
                 self.drain(node as usize);
             }
             What::Dialled { node, peer, to, .. } => self.on_dialled(node as usize, peer, to as usize),
-            What::Opened { node, peer, connection, .. } => self.on_opened(node as usize, peer, connection),
+            What::Opened { node, peer, connection, generation, .. } => {
+                self.on_opened(node as usize, peer, connection, generation);
+            }
             What::NotOpened { node, peer, .. } => self.on_not_opened(node as usize, peer),
             What::Reset { connection, generation, side } => self.on_reset(connection, generation, side.into()),
             What::Release { connection, generation, side } => self.release(connection, generation, side.into()),

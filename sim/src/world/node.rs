@@ -1,6 +1,7 @@
 //! A node: an engine, its cache, its guest, and what a host keeps for them.
 
 use super::queue::What;
+use super::tally::Counts;
 use super::{Observation, Tally, Watch, World};
 use crate::model::{Purpose, Setup, SimEngine, Store, chosen, stream};
 use crate::network::{NEVER, Nanos};
@@ -50,6 +51,8 @@ pub(super) struct Guest {
     /// Chunks that it waits for.
     pub waits: Vec<u32>,
     pub waits_since: Nanos,
+    /// When it has thought: not before then does it read on, whatever happens to its node.
+    pub reads_at: Nanos,
 }
 
 pub(super) struct Node<'a> {
@@ -95,7 +98,7 @@ impl Node<'_> {
             links: Vec::new(),
             slots: Vec::new(),
             store,
-            guest: spec.script.map(|script| Guest { script, group: 0, waits: Vec::new(), waits_since: 0 }),
+            guest: spec.script.map(|script| Guest { script, group: 0, waits: Vec::new(), waits_since: 0, reads_at: 0 }),
             touches: Vec::new(),
             taken: Vec::new(),
             bootstrap_failures: 0,
@@ -194,8 +197,9 @@ impl<'a, W: Watch> World<'a, W> {
         self.note(2, node, 0);
         if let Some(guest) = &mut self.nodes[node].guest {
             guest.waits.clear();
+            let at = self.now.max(guest.reads_at);
             let life = self.nodes[node].life;
-            self.queue.push(self.now, What::Read { node: node as u32, life });
+            self.queue.push(at, What::Read { node: node as u32, life });
         }
         self.drain(node);
     }
@@ -272,11 +276,13 @@ impl<'a, W: Watch> World<'a, W> {
         let row = &mut self.nodes[node];
         row.phase = phase;
         row.life += 1;
-        row.engine = None;
+        if let Some(engine) = row.engine.take() {
+            let image = &self.setup.images[self.setup.nodes[node].image];
+            row.tally.counts.add(&Counts::of(&engine, image));
+        }
         row.touches.clear();
         row.taken.clear();
         row.wake_at = NEVER;
-        row.tally.crashes += 1;
         if let Some(guest) = row.guest.as_mut().filter(|guest| !guest.waits.is_empty()) {
             // Its read is lost with the process, and made again when that is back.
             row.tally.stall += now - guest.waits_since;

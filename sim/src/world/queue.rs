@@ -19,7 +19,7 @@ pub(super) enum What {
     /// A connection that it makes has reached the other host.
     Dialled { node: u32, life: u32, peer: PeerId, to: u32 },
     /// The connection is up.
-    Opened { node: u32, life: u32, peer: PeerId, connection: u32 },
+    Opened { node: u32, life: u32, peer: PeerId, connection: u32, generation: u32 },
     /// It could not be made.
     NotOpened { node: u32, life: u32, peer: PeerId },
     /// A side of a connection learns that the other is gone.

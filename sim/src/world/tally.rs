@@ -1,5 +1,6 @@
 //! What is counted of each node, and of all over time.
 
+use crate::model::{ImageModel, SimEngine};
 use crate::network::Nanos;
 
 /// Parts into which a guest's run is cut to see where it waited.
@@ -38,6 +39,41 @@ pub struct Tally {
     pub uploaded_bytes: u64,
     /// Times that its process has ended unasked.
     pub crashes: u32,
+    /// What the engines of its ended processes had counted.
+    pub counts: Counts,
+}
+
+/// What engines count, in bytes and pieces.
+#[derive(Debug, Copy, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Chunks' bodies asked for before any guest wanted them.
+    pub prefetched_bytes: u64,
+    /// Of these, what no guest had read when the process ended, or has so far.
+    pub prefetch_unused_bytes: u64,
+    /// Bodies that were of no use.
+    pub discarded_bytes: u64,
+    /// Bodies whose hash was wrong.
+    pub corrupt_pieces: u64,
+}
+
+impl Counts {
+    /// What an engine has counted.
+    pub(super) fn of(engine: &SimEngine<'_>, image: &ImageModel) -> Self {
+        let stats = engine.stats();
+        Self {
+            prefetched_bytes: stats.prefetched_bytes,
+            prefetch_unused_bytes: engine.unused_guesses().map(|chunk| u64::from(image.piece_bytes(chunk.get()))).sum(),
+            discarded_bytes: stats.discarded_bytes,
+            corrupt_pieces: stats.corrupt_pieces,
+        }
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.prefetched_bytes += other.prefetched_bytes;
+        self.prefetch_unused_bytes += other.prefetch_unused_bytes;
+        self.discarded_bytes += other.discarded_bytes;
+        self.corrupt_pieces += other.corrupt_pieces;
+    }
 }
 
 /// Traffic over time, in steps that grow with the run.
