@@ -258,6 +258,14 @@ impl Fluid {
             let link = self.topology.host_link(host, usage);
             self.links[link as usize].rate = rate.max(1);
             self.mark(link);
+            for at in 0..self.links[link as usize].flows.len() {
+                let pipe = self.links[link as usize].flows[at];
+                // A window that did not bind may do so now, and then grows.
+                if self.pipes[pipe as usize].grows == NEVER {
+                    self.set_cap(now, pipe);
+                    self.schedule(now, pipe);
+                }
+            }
         }
         self.relax(now);
     }

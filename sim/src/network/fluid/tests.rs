@@ -195,3 +195,16 @@ fn what_has_not_left_is_dropped_with_the_pipe() {
     network.send(60_000_000, again, 100_000, 3);
     assert_eq!(run(&mut network, 60_000_000), [(160_100_000, 3)]);
 }
+
+#[test]
+fn a_window_grows_when_its_link_becomes_faster() {
+    let mut network = Fluid::new(topology(&[(100 * MB, 100 * MB); 2], 1, None), Tcp::default());
+    network.set_host_rates(0, 0, MB, MB);
+    let pipe = network.open(0, 1);
+    network.send(0, pipe, 100_000_000, 1);
+    assert!(network.next(0) > 10_000_000);
+    network.set_host_rates(10_000_000, 0, 100 * MB, 100 * MB);
+    let arrived = run(&mut network, 10_000_000);
+    // The first window is 72 MB/s.
+    assert!(matches!(arrived[..], [(at, 1)] if at < 1_020_000_000), "{arrived:?}");
+}
