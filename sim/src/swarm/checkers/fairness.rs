@@ -1,14 +1,15 @@
 //! *Fairness*: among nodes that are alike, none sends far more than the median does.
 //!
 //! Judged only where nodes are alike: one group, all start within a moment with nothing in their caches, stay until the end,
-//! run the same workload, and nothing goes wrong. Then whoever gets a chunk from a seed sends it to some others, and so do
+//! run the same workload, nothing goes wrong, and the policies are such as hosts may run: a random choice of peers, and
+//! prefetching in order, are there to be compared with and do make hubs. Then whoever gets a chunk from a seed sends it to some others, and so do
 //! these; but a node that is a moment ahead has what all others want. The bound is what the policies of today keep to in
 //! a thousand drawn swarms, with something to spare: at most [`MEDIANS`] times the median, and what [`ONE_IN`]th of the
 //! nodes would take from it alone. (The worst of them sent 10 working sets among 38 nodes, most at most 3.)
 
 use super::Judgement;
 use crate::model::Setup;
-use crate::scenario::{ArrivalKind, LeavingKind, Scenario};
+use crate::scenario::{ArrivalKind, LeavingKind, Order, Scenario, Selector};
 
 /// See the module's docs.
 const MEDIANS: u64 = 4;
@@ -58,6 +59,8 @@ fn is_symmetric(scenario: &Scenario) -> bool {
         && scenario.leaving.kind == LeavingKind::Never
         && scenario.host.capacity.is_none()
         && scenario.faults.is_empty()
+        && scenario.policy.selector == Selector::ExpectedCompletion
+        && scenario.policy.order != Order::InOrder
 }
 
 #[cfg(test)]
