@@ -108,12 +108,12 @@ pub struct Ratios {
     pub max: f64,
 }
 
-/// What no swarm can beat, as `bounds` computes it, for the slowest of the nodes.
+/// What no swarm can beat, as `bounds` computes it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bounds {
     /// To bring the working set to all nodes that start at once; 0 if they do not.
     pub distribution_micros: u64,
-    /// To run a guest behind its own link.
+    /// To run a guest behind its own link: the median of the nodes'.
     pub run_micros: u64,
     /// To run all of them from one server, the nodes' own links unlimited.
     pub one_server_micros: u64,
@@ -238,7 +238,6 @@ fn nodes(world: &World<'_>) -> (Totals, Bounds, Vec<NodeOutcome>) {
     let mut outcomes = Vec::new();
     for (number, spec) in setup.nodes.iter().enumerate().filter(|(_, spec)| spec.role == Role::Node) {
         let node = node(world, number);
-        bounds.run_micros = bounds.run_micros.max(node.bound_micros);
         if at_once {
             bounds.distribution_micros = bounds.distribution_micros.max(distribution[spec.image] / 1000);
         }
@@ -246,6 +245,7 @@ fn nodes(world: &World<'_>) -> (Totals, Bounds, Vec<NodeOutcome>) {
         outcomes.push(node);
     }
     let all: u64 = sets.iter().sum();
+    bounds.run_micros = Spread::of(outcomes.iter().map(|node| node.bound_micros).collect()).p50;
     bounds.one_server_micros = one_server(setup, &sets) / 1000;
     let run: Vec<&NodeOutcome> = outcomes.iter().filter(|node| node.run_micros.is_some()).collect();
     let micros = |node: &&NodeOutcome| node.run_micros.unwrap_or_default();

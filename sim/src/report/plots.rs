@@ -103,7 +103,7 @@ fn against_bounds(outcome: &Outcome) -> io::Result<Plot> {
     let x_max = bars_end(shown[1..].iter().map(|bar| bar.value), shown[0].value);
     let mut note = String::from(
         "One server: all nodes' working sets through the seeds' uplinks alone. Distribution: to bring the working set to \
-         all nodes. Run: one guest behind its own link.",
+         all nodes. Run: a guest behind its own link, the median of all.",
     );
     if shown[0].value > x_max {
         note += CUT;
