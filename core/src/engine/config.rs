@@ -287,6 +287,8 @@ pub struct Stats {
     pub stale_events: u64,
     /// Wanted chunks that were not recorded because the table was full.
     pub demands_refused: u64,
+    /// DBG
+    pub dbg: [u64; 8],
 }
 
 impl core::fmt::Display for SetupError {

@@ -14,12 +14,14 @@ pub struct Contact {
     link: Option<PeerId>,
     failures: u8,
     retry_at: Instant,
+    /// A guest waits for what it has.
+    urgent: bool,
 }
 
 impl Contact {
     /// An unused row.
     pub const EMPTY: Self =
-        Self { address: Address::NONE, seed: false, link: None, failures: 0, retry_at: Instant::ZERO };
+        Self { address: Address::NONE, seed: false, link: None, failures: 0, retry_at: Instant::ZERO, urgent: false };
 }
 
 /// A node that has failed this often is told to nobody, and gives way when the table is full.
@@ -75,10 +77,19 @@ impl<'a> Contacts<'a> {
         self.note_retries();
     }
 
+    /// Notes that a guest waits for what is to be had at this address: it is dialled even if there are links enough.
+    pub(super) fn urge(&mut self, address: Address) {
+        if let Some(row) = self.rows[..self.len].iter_mut().find(|row| row.address == address && row.link.is_none()) {
+            row.urgent = row.failures == 0;
+            self.note_retries();
+        }
+    }
+
     /// Notes that this address is being dialled.
     pub(super) fn dialled(&mut self, address: Address, peer: PeerId) {
         if let Some(row) = self.rows[..self.len].iter_mut().find(|row| row.address == address) {
             row.link = Some(peer);
+            row.urgent = false;
         }
         self.note_retries();
     }
@@ -136,7 +147,7 @@ impl<'a> Contacts<'a> {
             return None;
         }
         let due = self.dialable(nodes).filter(|row| row.retry_at <= now);
-        due.min_by_key(|row| (!row.seed, row.failures)).map(|row| row.address)
+        due.min_by_key(|row| (!row.seed, !row.urgent, row.failures)).map(|row| row.address)
     }
 
     /// When there will be something to dial.
@@ -172,7 +183,7 @@ impl<'a> Contacts<'a> {
     fn dialable(&self, nodes: bool) -> impl Iterator<Item = &Contact> {
         self.rows[..self.len]
             .iter()
-            .filter(move |row| row.link.is_none() && row.retry_at != Instant::NEVER && (nodes || row.seed))
+            .filter(move |row| row.link.is_none() && row.retry_at != Instant::NEVER && (nodes || row.seed || row.urgent))
     }
 
     fn by_link(&mut self, peer: PeerId) -> impl Iterator<Item = &mut Contact> {

@@ -12,7 +12,7 @@ use super::{Engine, Fill, PeerRow};
 use crate::bitmap::{self, Bits};
 use crate::geometry::{Piece, PieceIndex};
 use crate::ids::PeerId;
-use crate::policy::{Candidate, ChunkView, Forecast, Guess, Order, Outcome, Predictor, Selector, Want};
+use crate::policy::{Candidate, ChunkView, Forecast, Guess, Order, Outcome, Predictor, Selector, Supply, Want};
 use crate::time::{Duration, Instant};
 use crate::wire::{Class, Frame, Redirect, Request, Role, Run};
 
@@ -175,12 +175,15 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     pub(super) fn on_redirected(&mut self, now: Instant, peer: PeerId, piece: PieceIndex, to: &Redirect) {
         let Some(index) = self.transfers.waiting(peer, piece.get()) else { return };
         let patience = self.config.tuning.patience.as_micros();
-        let third = self.transfers.at(index).class == Class::Demand;
-        let wait = Duration::from_micros(if third { patience / 3 } else { patience });
+        let is_demand = self.transfers.at(index).class == Class::Demand;
+        let wait = Duration::from_micros(if is_demand { patience / 3 } else { patience });
         self.stats.redirects_received += 1;
         self.free_transfer(index);
         self.hints.add(Hint { piece: piece.get(), node: to.node, until: now + wait });
         self.contacts.add(to.address, false);
+        if is_demand {
+            self.contacts.urge(to.address);
+        }
     }
 
     /// Gives up what has taken too long.
@@ -224,7 +227,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         }
         let index = self.to_send(&[Step::ToAsk])?;
         let peer = self.transfers.at(index).peer;
-        let request = self.gather_run(index);
+        let request = self.gather_run(now, index);
         self.transmit(now, peer.index(), &Frame::Request(request), None, head)
     }
 
@@ -236,7 +239,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     }
 
     /// One request for this row and for those of the pieces that follow, as far as they go to the same peer alike.
-    fn gather_run(&mut self, index: usize) -> Request {
+    fn gather_run(&mut self, now: Instant, index: usize) -> Request {
         let row = *self.transfers.at(index);
         let mut run = Run { first: row.piece_number(), count: 0 };
         let mut next = Some(index);
@@ -248,7 +251,8 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             run.count += 1;
             next = self.transfers.to_ask(&row, run.first + u32::from(run.count));
         }
-        Request { run, class: row.class, insist: row.insist, raise: row.asked }
+        let due_millis = ((row.due - now).as_micros() / 1000).min(u64::from(u16::MAX)) as u16;
+        Request { run, class: row.class, insist: row.insist, raise: row.asked, due_millis }
     }
 
     fn start_demands(&mut self, now: Instant) {
@@ -325,9 +329,8 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     }
 
     fn start_prefetches(&mut self, now: Instant) {
-        let most = usize::from(self.config.tuning.prefetches);
         let mut known = false;
-        while now >= self.store_full_until && self.transfers.count(Class::Prefetch) < most && self.bulk_has_room() {
+        while now >= self.store_full_until && self.prefetches_have_room() && self.bulk_has_room() {
             if !known {
                 self.forecast.clear();
                 let held = Bits::new(self.own.held, self.geometry.piece_count());
@@ -344,17 +347,27 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         }
     }
 
+    /// Whether one more prefetch may be started; what is asked of seeds has places of its own.
+    fn prefetches_have_room(&self) -> bool {
+        let stock = Stock { peers: &self.peers, own: self.config.node };
+        self.transfers.count(Class::Prefetch) < usize::from(self.config.tuning.prefetches) || stock.seed_has_room()
+    }
+
     /// Starts one of the forecast's guesses, and removes it from there; the others stay.
     fn start_guess(&mut self, now: Instant) -> bool {
         let mut in_vain: heapless::Vec<(usize, Guess), TRIES_MAX> = heapless::Vec::new();
         while !in_vain.is_full() {
+            let nodes_have_room = self.transfers.count(Class::Prefetch) < usize::from(self.config.tuning.prefetches);
             let stock = Stock { peers: &self.peers, own: self.config.node };
-            let Some(index) = self.order.pick(now, &self.forecast, &stock, &mut self.rng) else { return false };
+            let Some(index) = self.order.pick(now, &self.forecast, nodes_have_room, &stock, &mut self.rng) else { return false };
             if index >= self.forecast.len() {
                 return false;
             }
             let guess = self.forecast.remove(index);
             if self.start(now, self.geometry.chunk_piece(guess.chunk), Class::Prefetch, Instant::NEVER, None) {
+                if let Some(index) = self.transfers.last_of(self.geometry.chunk_piece(guess.chunk)) {
+                    self.transfers.change(index, |row| row.due = now + guess.due);
+                }
                 put_back(&mut self.forecast, &in_vain, index);
                 return true;
             }
@@ -465,7 +478,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         Some((chosen.peer, hint.is_some() && chosen.role == Role::Seed))
     }
 
-    fn is_held_by_node(&self, piece: PieceIndex) -> bool {
+    pub(super) fn is_held_by_node(&self, piece: PieceIndex) -> bool {
         match self.geometry.kind(piece) {
             Piece::Chunk(chunk) => Stock { peers: &self.peers, own: self.config.node }.is_held(chunk),
             Piece::Leaf(_) => false,

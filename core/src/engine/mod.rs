@@ -49,7 +49,7 @@ use crate::geometry::{ChunkIndex, Geometry, Piece, PieceIndex};
 use crate::ids::{PeerId, SlotId};
 use crate::policy::{Access, Forecast, Order, Outcome, Predictor, Selector};
 use crate::rng::Rng;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wire::Class;
 use announce::Changes;
 use contacts::Contacts;
@@ -61,6 +61,9 @@ use uploads::{Answer, ServedTo, Uploads};
 
 /// Steps of a fetch at which the host is to be told something.
 const TO_TELL: &[Step] = &[Step::Landed, Step::Genuine, Step::Delivered, Step::ToAbandon];
+
+/// How long changes are gathered when one is of a piece that no linked node has.
+const RARE_BATCH: Duration = Duration::from_millis(5);
 
 /// Bitmaps of this node's own, with a bit for each piece.
 #[derive(Debug)]
@@ -424,7 +427,11 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         }
         if bitmap::assign(self.own.held, piece.get(), true) {
             self.changes.push(piece.get(), true);
-            self.changes_due(now);
+            if self.is_held_by_node(piece) {
+                self.changes_due(now);
+            } else {
+                self.peers.changes_due(now + RARE_BATCH);
+            }
         }
         self.demands.remove(piece);
     }

@@ -402,6 +402,11 @@ impl<'a> Peers<'a> {
         self.sets.open[word] & !self.sets.seeds[word]
     }
 
+    /// The rows of seeds, a bit each, in this word.
+    pub(super) fn seeds(&self, word: usize) -> u64 {
+        self.sets.seeds[word]
+    }
+
     /// Panics unless sums, sets and agendas say what the rows say. A row that is due may have become due for nothing.
     pub(super) fn check(&self) {
         let mut sums = Sums::default();

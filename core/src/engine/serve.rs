@@ -42,7 +42,8 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
                 continue;
             }
             let answer = self.decide(now, index, piece, request);
-            self.uploads.add(index, number, request.class, answer).ok_or(PeerError::TooMany)?;
+            let due = now + Duration::from_millis(u64::from(request.due_millis));
+            self.uploads.add(index, number, request.class, due, answer).ok_or(PeerError::TooMany)?;
             self.peers.change(index, |row| row.uploads += 1);
             match answer {
                 Answer::Queued if self.config.role == Role::Seed => {
@@ -68,17 +69,28 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         Ok(run.first..end)
     }
 
-    fn decide(&self, now: Instant, index: usize, piece: PieceIndex, request: &Request) -> Answer {
+    fn decide(&mut self, now: Instant, index: usize, piece: PieceIndex, request: &Request) -> Answer {
         if !self.holds(piece) {
-            return if self.promises(piece) { Answer::Queued } else { Answer::Refuse };
+            let asked = self.transfers.of_piece(piece).map(|row| self.transfers.at(row).peer);
+            let promised = self.promises(piece) && asked != Some(self.peers.id(index));
+            if promised && request.class == Class::Demand {
+                self.raise(now, piece);
+            }
+            return if promised { Answer::Queued } else { Answer::Refuse };
         }
-        let queued = self.peers.sums().uploads;
+        let sums = self.peers.sums();
+        let queued = sums.uploads + (sums.moving_bytes / u64::from(self.mean_bytes)) as u32;
         if self.config.role == Role::Seed {
-            let spare = request.class == Class::Demand && queued == 0;
-            return match self.redirect(now, index, piece, request, queued) {
-                Some(answer) if !spare => answer,
-                _ => Answer::Queued,
-            };
+            let d = usize::from(request.class == Class::Demand);
+            if request.class == Class::Demand && queued == 0 {
+                self.stats.dbg[0] += 1;
+                return Answer::Queued;
+            }
+            let first = self.served.last(piece).is_none();
+            let answer = self.redirect(now, index, piece, request, queued).unwrap_or(Answer::Queued);
+            let slot = if first { 1 } else if answer != Answer::Queued { 3 } else { 5 };
+            self.stats.dbg[slot + d] += 1;
+            return answer;
         }
         if request.class != Class::Demand && queued >= u32::from(self.config.tuning.queue) {
             return Answer::Busy((queued * BUSY_MILLIS_EACH).min(BUSY_MILLIS_MAX) as u16);
@@ -86,30 +98,45 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         Answer::Queued
     }
 
-    /// Whether a piece that is not held will be soon. Only what comes from a seed is promised, so that no two nodes wait
-    /// for each other.
+    /// Whether a piece that is not held will be soon.
     fn promises(&self, piece: PieceIndex) -> bool {
-        self.transfers.of_piece(piece).is_some_and(|index| {
-            let row = self.transfers.at(index);
-            let arrived = !row.is_waiting() && row.step != Step::Landing;
-            arrived || self.peers.get(row.peer).is_some_and(|link| link.role == Role::Seed)
-        })
+        self.transfers.of_piece(piece).is_some()
     }
 
     /// Who else has got the piece from this seed lately, unless the asker has tried there and a copy more does no harm.
     fn redirect(
-        &self,
+        &mut self,
         now: Instant,
         index: usize,
         piece: PieceIndex,
         request: &Request,
         queued: u32,
     ) -> Option<Answer> {
-        let (peer, at) = self.served.last(piece)?;
-        let link = self.peers.get(peer).filter(|link| link.is_open() && link.address.is_dialable())?;
+        let at = self.served.last(piece)?;
         let has_time = if request.class == Class::Demand { queued < SEED_QUEUE } else { now - at >= SPREAD };
-        let useful = peer != self.peers.id(index) && now - at < SERVED_FOR && !(request.insist && has_time);
-        useful.then_some(Answer::Redirect(link.node, link.address))
+        if now - at >= SERVED_FOR || (request.insist && has_time) {
+            return None;
+        }
+        let peers = &self.peers;
+        let fits = |peer| peers.get(peer).is_some_and(|link| link.is_open() && link.address.is_dialable());
+        let peer = self.served.name(piece, peers.id(index), fits)?;
+        if request.class == Class::Demand {
+            self.hurry(piece);
+        }
+        let link = self.peers.get(peer)?;
+        Some(Answer::Redirect(link.node, link.address))
+    }
+
+    /// A guest waits for what others have asked for and not been sent yet: it goes to these first.
+    fn hurry(&mut self, piece: PieceIndex) {
+        for peer in self.served.nodes(piece) {
+            let index = peer.index();
+            let found = self.uploads.of_peer(index).find(|(_, row)| row.piece == piece.get()).map(|(row, _)| row);
+            if let Some(row) = found.filter(|_| self.peers.get(peer).is_some()) {
+                self.uploads.at_mut(row).class = Class::Demand;
+                self.peers.review(index);
+            }
+        }
     }
 
     /// A peer takes requests back.
@@ -262,5 +289,6 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
 
 /// By class, then who was served longest ago, then who asked first.
 fn turn_of(upload: &Upload, last_served: Instant) -> Turn {
-    [(upload.class as u64) << 62 | last_served.as_micros(), upload.number]
+    let order = if upload.class == Class::Demand { last_served } else { upload.due };
+    [(upload.class as u64) << 62 | order.as_micros(), upload.number]
 }

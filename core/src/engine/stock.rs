@@ -7,6 +7,7 @@ use crate::geometry::ChunkIndex;
 use crate::ids::NodeId;
 use crate::policy::Supply;
 use crate::rng::mix;
+use crate::wire::Class;
 
 /// What linked nodes hold, seen by the node named `own`.
 pub(super) struct Stock<'a, 'b> {
@@ -28,6 +29,10 @@ impl Stock<'_, '_> {
 impl Supply for Stock<'_, '_> {
     fn holders(&self, chunk: ChunkIndex) -> u16 {
         (0..self.peers.row_words()).map(|word| self.node_holders(chunk, word).count_ones() as u16).sum()
+    }
+
+    fn seed_has_room(&self) -> bool {
+        (0..self.peers.row_words()).any(|word| self.peers.askable(Class::Prefetch, word, true) & self.peers.seeds(word) != 0)
     }
 
     fn owns(&self, chunk: ChunkIndex) -> bool {

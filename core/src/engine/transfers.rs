@@ -70,6 +70,8 @@ pub struct Transfer {
     pub(super) started: Instant,
     /// When a guest began to wait for it.
     pub(super) urgent_since: Instant,
+    /// When a guest is expected to want it.
+    pub(super) due: Instant,
 }
 
 impl Transfer {
@@ -88,6 +90,7 @@ impl Transfer {
         queued: 0,
         started: Instant::ZERO,
         urgent_since: Instant::NEVER,
+        due: Instant::ZERO,
     };
 
     pub(super) fn piece_number(&self) -> u32 {

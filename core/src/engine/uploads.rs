@@ -5,6 +5,7 @@
 
 use crate::geometry::PieceIndex;
 use crate::ids::{Address, NodeId, PeerId, UploadId};
+use crate::rng::mix;
 use crate::time::Instant;
 use crate::wire::Class;
 
@@ -34,13 +35,15 @@ pub struct Upload {
     generation: u16,
     pub(super) piece: u32,
     pub(super) class: Class,
+    /// When the other side expects to want it.
+    pub(super) due: Instant,
     /// Requests are numbered: first come, first served within a class.
     pub(super) number: u64,
 }
 
 impl Upload {
     /// An unused row.
-    pub const EMPTY: Self = Self { answer: Answer::Free, generation: 0, piece: 0, class: Class::Fill, number: 0 };
+    pub const EMPTY: Self = Self { answer: Answer::Free, generation: 0, piece: 0, class: Class::Fill, due: Instant::ZERO, number: 0 };
 }
 
 /// All requests.
@@ -97,12 +100,12 @@ impl<'a> Uploads<'a> {
     }
 
     /// Adds a request; none if the peer's rows are used up.
-    pub(super) fn add(&mut self, peer_index: usize, piece: u32, class: Class, answer: Answer) -> Option<usize> {
+    pub(super) fn add(&mut self, peer_index: usize, piece: u32, class: Class, due: Instant, answer: Answer) -> Option<usize> {
         let first = peer_index * self.per_peer;
         let free = self.rows[first..first + self.per_peer].iter().position(|row| row.answer == Answer::Free)?;
         let index = first + free;
         let generation = self.rows[index].generation.wrapping_add(1);
-        self.rows[index] = Upload { answer, generation, piece, class, number: self.next_number };
+        self.rows[index] = Upload { answer, generation, piece, class, due, number: self.next_number };
         self.next_number += 1;
         Some(index)
     }
@@ -112,18 +115,50 @@ impl<'a> Uploads<'a> {
     }
 }
 
-/// Whom a seed has served with a piece; opaque to the caller.
+/// Whom a piece was given to of late, or will be by those; opaque to the caller.
 #[derive(Debug, Copy, Clone)]
 pub struct Served {
-    entry: Option<(u32, PeerId, Instant)>,
+    piece: u32,
+    /// When the piece was last sent from here.
+    at: Instant,
+    /// Nodes, and to how many others each has been named.
+    nodes: [(PeerId, u8); TREE_NODES],
+    count: u8,
 }
+
+/// Rows that a piece may be remembered in.
+const WAYS: usize = 4;
+/// Nodes that are remembered for a piece.
+const TREE_NODES: usize = 8;
+/// To so many others a node is named as one that has a piece.
+const FAN_OUT: u8 = 2;
 
 impl Served {
     /// An unused row.
-    pub const EMPTY: Self = Self { entry: None };
+    pub const EMPTY: Self =
+        Self { piece: u32::MAX, at: Instant::ZERO, nodes: [(PeerId::new(0, 0), 0); TREE_NODES], count: 0 };
+
+    fn nodes_mut(&mut self) -> &mut [(PeerId, u8)] {
+        &mut self.nodes[..usize::from(self.count)]
+    }
+
+    /// Appends a node. When there is no room, the first that has been named often enough gives way, or else nobody.
+    fn push(&mut self, peer: PeerId) {
+        if self.nodes_mut().iter().any(|(known, _)| *known == peer) {
+            return;
+        }
+        if usize::from(self.count) == TREE_NODES {
+            let Some(done) = self.nodes.iter().position(|(_, named)| *named >= FAN_OUT) else { return };
+            self.nodes.copy_within(done + 1.., done);
+            self.count -= 1;
+        }
+        self.nodes[usize::from(self.count)] = (peer, 0);
+        self.count += 1;
+    }
 }
 
-/// What a seed remembers of whom it served: the last of the pieces that fall on the same row.
+/// To whom the pieces were given: each was sent from here to one node or few, who pass it on to those that asked later, and
+/// so on. Of the pieces that fall on the same row the last is remembered.
 #[derive(Debug)]
 pub(super) struct ServedTo<'a> {
     rows: &'a mut [Served],
@@ -135,19 +170,53 @@ impl<'a> ServedTo<'a> {
         Self { rows }
     }
 
+    /// Notes that the piece will be sent to this peer from here.
     pub(super) fn note(&mut self, now: Instant, piece: PieceIndex, peer: PeerId) {
-        if let Some(index) = self.index(piece) {
-            self.rows[index].entry = Some((piece.get(), peer, now));
+        let place = self.place(piece);
+        let oldest = self.rows[place.clone()].iter_mut().min_by_key(|row| (row.piece != piece.get(), row.at));
+        if let Some(row) = oldest {
+            if row.piece != piece.get() {
+                *row = Served { piece: piece.get(), ..Served::EMPTY };
+            }
+            row.at = now;
+            row.push(peer);
         }
     }
 
-    /// Who was served with the piece last, and when.
-    pub(super) fn last(&self, piece: PieceIndex) -> Option<(PeerId, Instant)> {
-        let (number, peer, at) = self.rows[self.index(piece)?].entry?;
-        (number == piece.get()).then_some((peer, at))
+    /// When the piece was last sent from here.
+    pub(super) fn last(&self, piece: PieceIndex) -> Option<Instant> {
+        self.rows[self.place(piece)].iter().find(|row| row.piece == piece.get()).map(|row| row.at)
     }
 
-    fn index(&self, piece: PieceIndex) -> Option<usize> {
-        (!self.rows.is_empty()).then(|| piece.get() as usize % self.rows.len())
+    /// To whom the piece was given, or who was told of these.
+    pub(super) fn nodes(&self, piece: PieceIndex) -> heapless::Vec<PeerId, TREE_NODES> {
+        let row = self.rows[self.place(piece)].iter().find(|row| row.piece == piece.get());
+        row.into_iter().flat_map(|row| row.nodes[..usize::from(row.count)].iter().map(|(peer, _)| *peer)).collect()
+    }
+
+    /// Whom to name to `asker`, of those that `fits` picks: the first who has not been named often enough.
+    pub(super) fn name(
+        &mut self,
+        piece: PieceIndex,
+        asker: PeerId,
+        fits: impl Fn(PeerId) -> bool,
+    ) -> Option<PeerId> {
+        let place = self.place(piece);
+        let row = self.rows[place].iter_mut().find(|row| row.piece == piece.get())?;
+        let others = row.nodes_mut().iter_mut().filter(|(peer, _)| *peer != asker && fits(*peer));
+        let (peer, named) = others.min_by_key(|(_, named)| (*named).max(FAN_OUT - 1))?;
+        *named = named.saturating_add(1);
+        let peer = *peer;
+        row.push(asker);
+        Some(peer)
+    }
+
+    /// The rows that may be the piece's: the least lately sent gives way to another.
+    fn place(&self, piece: PieceIndex) -> core::ops::Range<usize> {
+        let ways = WAYS.min(self.rows.len());
+        let places = (self.rows.len() / ways.max(1)).max(1) as u64;
+        // Neighbours shall not share a place with the leaf page of them all.
+        let first = (mix(u64::from(piece.get())) % places) as usize * ways;
+        first..first + ways
     }
 }

@@ -23,7 +23,7 @@ impl Default for WindowedRandom {
 }
 
 impl Order for WindowedRandom {
-    fn pick(&mut self, _now: Instant, window: &[Guess], _supply: &dyn Supply, rng: &mut Rng) -> Option<usize> {
+    fn pick(&mut self, _now: Instant, window: &[Guess], _nodes: bool, _supply: &dyn Supply, rng: &mut Rng) -> Option<usize> {
         if window.is_empty() {
             return None;
         }
@@ -39,7 +39,7 @@ impl Order for WindowedRandom {
 pub struct InOrder;
 
 impl Order for InOrder {
-    fn pick(&mut self, _now: Instant, window: &[Guess], _supply: &dyn Supply, _rng: &mut Rng) -> Option<usize> {
+    fn pick(&mut self, _now: Instant, window: &[Guess], _nodes: bool, _supply: &dyn Supply, _rng: &mut Rng) -> Option<usize> {
         (!window.is_empty()).then_some(0)
     }
 }
@@ -59,24 +59,33 @@ pub struct Owners {
 const OWNER_PATIENCE: Duration = Duration::from_millis(300);
 /// So far ahead the soonest is looked for.
 const URGENT: usize = 16;
-/// Random places of the window that are tried for one that can be had.
-const PROBES: u32 = 8;
 
 impl Order for Owners {
-    fn pick(&mut self, now: Instant, window: &[Guess], supply: &dyn Supply, rng: &mut Rng) -> Option<usize> {
+    fn pick(&mut self, now: Instant, window: &[Guess], nodes: bool, supply: &dyn Supply, rng: &mut Rng) -> Option<usize> {
         let soonest = window.first()?.chunk;
         match self.head {
-            Some((chunk, since)) if chunk == soonest && now - since >= OWNER_PATIENCE => return Some(0),
+            Some((chunk, since)) if chunk == soonest && now - since >= OWNER_PATIENCE && nodes => return Some(0),
             Some((chunk, _)) if chunk == soonest => {}
             _ => self.head = Some((soonest, now)),
         }
-        let can_be_had = |guess: &Guess| supply.holders(guess.chunk) > 0 || supply.owns(guess.chunk);
+        if supply.seed_has_room() {
+            let owned = window.iter().position(|guess| supply.holders(guess.chunk) == 0 && supply.owns(guess.chunk));
+            if owned.is_some() {
+                return owned;
+            }
+        }
+        if !nodes {
+            return None;
+        }
         if rng.below(2) == 0
-            && let Some(urgent) = window.iter().take(URGENT).position(can_be_had)
+            && let Some(urgent) = window.iter().take(URGENT).position(|guess| supply.holders(guess.chunk) > 0)
         {
             return Some(urgent);
         }
-        (0..PROBES).map(|_| rng.below(window.len() as u32) as usize).find(|index| can_be_had(&window[*index]))
+        let start = rng.below(window.len() as u32) as usize;
+        let places = (start..window.len()).chain(0..start);
+        let rarity = places.map(|index| (supply.holders(window[index].chunk), index)).filter(|(holders, _)| *holders > 0);
+        rarity.min_by_key(|(holders, _)| *holders).map(|(_, index)| index)
     }
 
     fn next_pick(&self) -> Instant {
