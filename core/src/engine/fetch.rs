@@ -12,7 +12,7 @@ use super::{Engine, Fill, PeerRow};
 use crate::bitmap::{self, Bits};
 use crate::geometry::{Piece, PieceIndex};
 use crate::ids::PeerId;
-use crate::policy::{Candidate, ChunkView, Forecast, Guess, Order, Outcome, Predictor, Selector, Want};
+use crate::policy::{Candidate, ChunkView, Forecast, Guess, Order, Outcome, Predictor, Selector, Throughput, Want};
 use crate::time::{Duration, Instant};
 use crate::wire::{Class, Frame, Redirect, Request, Role, Run};
 
@@ -114,7 +114,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         self.end(index, Step::Free);
     }
 
-    fn cancel(&mut self, index: usize) {
+    pub(super) fn cancel(&mut self, index: usize) {
         let asked = self.transfers.at(index).asked;
         self.end(index, if asked { Step::ToCancel } else { Step::Free });
     }
@@ -208,6 +208,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             self.look_for_work = false;
             // It is not known yet when time alone lets more be found: if time passes before that is, it is looked again.
             self.look_at = now + Duration::from_micros(1);
+            self.take_back_guesses();
             self.start_demands(now);
             self.start_hedges(now);
             self.start_leaves(now);
@@ -327,12 +328,19 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     fn start_prefetches(&mut self, now: Instant) {
         let most = usize::from(self.config.tuning.prefetches);
         let mut known = false;
-        while now >= self.store_full_until && self.transfers.count(Class::Prefetch) < most && self.bulk_has_room() {
+        while now >= self.store_full_until
+            && self.transfers.count(Class::Prefetch) < most
+            && self.bulk_has_room()
+            && self.may_guess()
+        {
             if !known {
                 self.forecast.clear();
                 let held = Bits::new(self.own.held, self.geometry.piece_count());
                 let flight = Bits::new(self.own.flight, self.geometry.piece_count());
-                self.predictor.forecast(now, &ChunkView::new(self.geometry, held, flight), &mut self.forecast);
+                let touched = Bits::new(self.own.touched, self.geometry.piece_count());
+                let throughput = Throughput { mean_bytes: self.mean_bytes, ..Throughput::UNKNOWN };
+                let view = ChunkView::new(self.geometry, held, flight, touched).with(throughput);
+                self.predictor.forecast(now, &view, &mut self.forecast);
             }
             // But for the guess that is started a new forecast would say the same, if there was room for all.
             let whole = known || !self.forecast.is_full();
@@ -543,7 +551,7 @@ mod tests {
             picks in prop::collection::vec(any::<u32>(), 1..9),
         ) {
             let geometry = Geometry::new(30 << 16, 16).unwrap();
-            let guess = |number| Guess { chunk: geometry.chunk(number).unwrap(), probability: 1 };
+            let guess = |number| Guess { chunk: geometry.chunk(number).unwrap(), probability: 1, due: Duration::ZERO };
             let mut window: Forecast = (0..length).map(guess).collect();
             let (last, tried) = picks.split_last().unwrap();
             let mut in_vain = std::vec![];
