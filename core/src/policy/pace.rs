@@ -45,21 +45,32 @@ impl Pace {
         self.stalled = false;
     }
 
-    /// In what time the guest will be where recorded runs were at `at_millis`.
-    pub(super) fn due(&self, now: Instant, at_millis: u32) -> Duration {
-        let Some((then, here)) = self.last else { return Duration::MAX };
+    /// In what time from `now` it is so long after the guest's last touch.
+    pub(super) fn due(&self, now: Instant, ahead: Duration) -> Duration {
+        match self.last {
+            Some((then, _)) if ahead < Duration::MAX => (then + ahead) - now,
+            _ => Duration::MAX,
+        }
+    }
+
+    /// How long after its last touch the guest will be where recorded runs were at `at_millis`.
+    pub(super) fn ahead(&self, at_millis: u32) -> Duration {
+        let Some((_, here)) = self.last else { return Duration::MAX };
         if self.real_micros < KNOWN_MICROS || self.profile_micros == 0 {
             return Duration::MAX;
         }
         let ahead_micros = u64::from(at_millis.saturating_sub(here)) * 1000;
-        let from_then = ahead_micros.saturating_mul(self.real_micros) / self.profile_micros;
-        (then + Duration::from_micros(from_then)) - now
+        Duration::from_micros(ahead_micros.saturating_mul(self.real_micros) / self.profile_micros)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn due(pace: &Pace, now: Instant, at_millis: u32) -> Duration {
+        pace.due(now, pace.ahead(at_millis))
+    }
 
     fn at(millis: u64) -> Instant {
         Instant::ZERO + Duration::from_millis(millis)
@@ -68,15 +79,15 @@ mod tests {
     #[test]
     fn what_took_recorded_runs_ten_times_as_long_is_due_in_a_tenth() {
         let mut pace = Pace::default();
-        assert_eq!(pace.due(at(0), 0), Duration::MAX);
+        assert_eq!(due(&pace, at(0), 0), Duration::MAX);
         pace.note_position(at(0), 0);
         pace.note_position(at(10), 100);
-        assert_eq!(pace.due(at(10), 200), Duration::MAX, "too little is known");
+        assert_eq!(due(&pace, at(10), 200), Duration::MAX, "too little is known");
         pace.note_position(at(100), 1000);
-        assert_eq!(pace.due(at(100), 2000), Duration::from_millis(100));
-        assert_eq!(pace.due(at(130), 2000), Duration::from_millis(70));
-        assert_eq!(pace.due(at(300), 2000), Duration::ZERO, "it is late");
-        assert_eq!(pace.due(at(100), 500), Duration::ZERO);
+        assert_eq!(due(&pace, at(100), 2000), Duration::from_millis(100));
+        assert_eq!(due(&pace, at(130), 2000), Duration::from_millis(70));
+        assert_eq!(due(&pace, at(300), 2000), Duration::ZERO, "it is late");
+        assert_eq!(due(&pace, at(100), 500), Duration::ZERO);
     }
 
     #[test]
@@ -87,6 +98,6 @@ mod tests {
         pace.note_access(false);
         pace.note_position(at(1100), 200);
         pace.note_position(at(1200), 300);
-        assert_eq!(pace.due(at(1200), 400), Duration::from_millis(100));
+        assert_eq!(due(&pace, at(1200), 400), Duration::from_millis(100));
     }
 }

@@ -18,7 +18,7 @@ use crate::time::{Duration, Instant};
 const VISITS_MAX: usize = 2048;
 /// From this probability on a chunk is guessed.
 const LIKELY: u8 = 128;
-/// The same if it is due within [`SOON`] and a round trip: to miss it costs more then than to fetch it in vain.
+/// The same if it follows the last touch within [`SOON`] and a round trip: to miss it costs more then than to fetch it in vain.
 const LIKELY_SOON: u8 = 64;
 const SOON: Duration = Duration::from_millis(20);
 /// What is due in this time is in the window.
@@ -168,12 +168,13 @@ impl Predictor for Profile<'_> {
         let soon = SOON + view.throughput().rtt;
         let mut listed = Listed::default();
         for entry in self.entries.iter().skip(self.first).take(visits) {
-            let due = self.pace.due(now, entry.at_millis);
+            let ahead = self.pace.ahead(entry.at_millis);
+            let due = self.pace.due(now, ahead);
             if self.window == 0 && due > HORIZON && out.len() >= shortest {
                 return;
             }
             let probability = self.evidence.probability(&entry.probabilities);
-            let likely = probability >= if due <= soon { LIKELY_SOON } else { LIKELY };
+            let likely = probability >= if ahead <= soon { LIKELY_SOON } else { LIKELY };
             if !likely || !view.misses(entry.chunk) || view.is_touched(entry.chunk) {
                 continue;
             }
