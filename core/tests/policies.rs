@@ -485,8 +485,8 @@ fn three_ways() -> (&'static [ProfileEntry], [Vec<u32>; 3]) {
     let runs = [0, 1, 2].map(|way| (0..200).chain(500 + way * 400..800 + way * 400).collect::<Vec<u32>>());
     let mut entries = vec![];
     for number in 0..500 {
-        for way in 0..3 {
-            let mut entry = ProfileEntry::single(chunk(runs[way][number]), number as u32 * 10, 0);
+        for (way, run) in runs.iter().enumerate() {
+            let mut entry = ProfileEntry::single(chunk(run[number]), number as u32 * 10, 0);
             entry.probabilities[way] = 255;
             if number < 200 {
                 entry.probabilities[..3].fill(255);
