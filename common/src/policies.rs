@@ -17,8 +17,8 @@ pub type NodeSelector = ExpectedCompletion;
 /// The engine with these.
 pub type NodeEngine<'a> = Engine<'a, NodePredictor<'a>, NodeOrder, NodeSelector>;
 
-/// Entries of the profile that are looked ahead (VMTorrent's window).
-pub const PROFILE_WINDOW: u32 = 300;
+/// Entries of the profile that are looked ahead: those that are due soon.
+pub const PROFILE_WINDOW: u32 = 0;
 /// Chunks that a sequential reader is fetched ahead.
 pub const SEQUENTIAL_AHEAD: u32 = 16;
 

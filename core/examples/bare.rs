@@ -41,7 +41,7 @@ const _: () = assert!(NEED.bytes() <= RAM_BYTES, "the image or the limits are to
 const IMAGE: Digest = Digest([7; 32]);
 const ENTRIES: usize = 64;
 const NO_ENTRY: ProfileEntry = match GEOMETRY.chunk(0) {
-    Some(chunk) => ProfileEntry { chunk, at_millis: 0, probability: 0 },
+    Some(chunk) => ProfileEntry::single(chunk, 0, 0),
     None => panic!("the image is empty"),
 };
 /// A manifest of this image's 256 leaf pages.
@@ -225,8 +225,8 @@ fn formats(file: &mut [u8; MANIFEST_BYTES_MAX], bits: &mut [u64; NEED.words]) ->
 
 /// Writes a profile and reads it back.
 fn read_profile<'a>(file: &mut [u8], entries: &'a mut [ProfileEntry; ENTRIES]) -> Option<&'a [ProfileEntry]> {
-    let entry = ProfileEntry { chunk: GEOMETRY.chunk(301)?, at_millis: 0, probability: 255 };
-    let length = profile::encode(IMAGE, 1, &[entry], file).ok()?;
+    let entry = ProfileEntry::single(GEOMETRY.chunk(301)?, 0, 255);
+    let length = profile::encode(IMAGE, &[1], &[entry], file).ok()?;
     let view = ProfileView::parse(file.get(..length)?, IMAGE, GEOMETRY).ok()?;
     let count = view.read_into(entries).ok()?;
     entries.get(..count)

@@ -39,6 +39,8 @@ impl Instant {
 impl Duration {
     /// No time at all.
     pub const ZERO: Self = Self(0);
+    /// Longer than any span that occurs.
+    pub const MAX: Self = Self(u64::MAX);
 
     /// A span of `micros` microseconds.
     pub const fn from_micros(micros: u64) -> Self {

@@ -147,25 +147,34 @@ fn held_log() {
 fn profile() {
     let expected = bytes(
         "53 57 41 52 4d 50 52 46   # magic: SWARMPRF
-         01 00                     # version 1
+         02 00                     # version 2
          03 00                     # merged from 3 runs
          {image}
          04 00 00 00               # 4 entries
-         {zeros 8}
-         00 00 ff                  # chunk 0 (the next), at once, in all runs
-         00 ac 02 ff               # chunk 1 (the next), 300 ms later, in all runs
-         cc 0f 00 80               # chunk 1000 (998 further), 0 ms later, in half of them
-         cd 0f dc 24 55            # chunk 2 (999 back), 4700 ms later, in a third
-         5f 57 fc 13               # CRC32 of all before",
+         02                        # 2 groups
+         {zeros 7}
+         02 00                     # the first of 2 runs
+         01 00                     # the second of 1
+         00 00 ff ff               # chunk 0 (the next), at once, in all runs
+         00 ac 02 ff 00            # chunk 1 (the next), 300 ms later, in all runs of the first group
+         cc 0f 00 80 00            # chunk 1000 (998 further), 0 ms later, in half of them
+         cd 0f dc 24 00 ff         # chunk 2 (999 back), 4700 ms later, in the second group
+         5c 3f ec 08               # CRC32 of all before",
     );
     let g = Geometry::new(1 << 30, 16).unwrap();
-    let entry = |chunk, at_millis, probability| ProfileEntry { chunk: g.chunk(chunk).unwrap(), at_millis, probability };
-    let entries = [entry(0, 0, 255), entry(1, 300, 255), entry(1000, 300, 128), entry(2, 5000, 85)];
+    let entry = |chunk, at_millis, of_groups: [u8; 2]| {
+        let mut entry = ProfileEntry::single(g.chunk(chunk).unwrap(), at_millis, of_groups[0]);
+        entry.probabilities[1] = of_groups[1];
+        entry
+    };
+    let entries =
+        [entry(0, 0, [255, 255]), entry(1, 300, [255, 0]), entry(1000, 300, [128, 0]), entry(2, 5000, [0, 255])];
     let mut out = [0; 200];
-    let length = profile::encode(IMAGE, 3, &entries, &mut out).unwrap();
+    let length = profile::encode(IMAGE, &[2, 1], &entries, &mut out).unwrap();
     assert_eq!(out[..length], expected);
     let view = ProfileView::parse(&expected, IMAGE, g).unwrap();
     assert_eq!(view.entries().collect::<Vec<_>>(), entries);
+    assert_eq!(view.groups().collect::<Vec<_>>(), [2, 1]);
 }
 
 /// Ids are minted by an engine alone; these are read from bytes.
@@ -200,7 +209,7 @@ fn setup() -> Setup {
 fn recording() {
     let expected = bytes(
         "53 57 41 52 4d 52 45 43   # magic: SWARMREC
-         01 00 00 00               # version 1
+         02 00 00 00               # version 2
          a4 00                     # 164 bytes follow, and a CRC32
          00                        # what the engine is made of
          0a                        # when: 10 µs
@@ -228,9 +237,10 @@ fn recording() {
          01 ac 02 00               # a profile, 300 entries ahead; no sequential readers
          00 02 00                  # windowed random, every second the soonest; expected completion
          0f 31 9f 25               # CRC32 from the length on
-         05 00                     # 5 bytes
-         01 02 ac 02 ff            # an entry of the profile: chunk 2, at 300 ms, in all runs
-         e9 38 6b 97
+         14 00                     # 20 bytes
+         01 02 ac 02 ff            # an entry of the profile: chunk 2, at 300 ms, in all runs of the first group
+         {zeros 15}                # and in none of the others
+         bd db 35 7a
          06 00                     # 6 bytes
          02 ac 02 00 00 02         # told at 300 µs: guest 0 wants chunk 2
          d5 ac 55 1f
@@ -242,7 +252,7 @@ fn recording() {
     let now = Instant::from_micros(300);
     let records = [
         Record::Made(setup()),
-        Record::Foreseen(ProfileEntry { chunk, at_millis: 300, probability: 255 }),
+        Record::Foreseen(ProfileEntry::single(chunk, 300, 255)),
         Record::Handled { now, event: Event::Wanted { guest: GuestId(0), chunk } },
         Record::Idle { now },
     ];

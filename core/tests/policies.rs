@@ -25,7 +25,7 @@ fn chunk(index: u32) -> ChunkIndex {
 }
 
 fn entries(chunks: impl IntoIterator<Item = u32>) -> &'static [ProfileEntry] {
-    let entry = |index| ProfileEntry { chunk: chunk(index), at_millis: 0, probability: 99 };
+    let entry = |index| ProfileEntry::single(chunk(index), 0, 199);
     chunks.into_iter().map(entry).collect::<Vec<_>>().leak()
 }
 
@@ -33,22 +33,24 @@ fn entries(chunks: impl IntoIterator<Item = u32>) -> &'static [ProfileEntry] {
 struct Maps {
     held: Vec<u64>,
     flight: Vec<u64>,
+    touched: Vec<u64>,
 }
 
 impl Maps {
     fn new() -> Self {
         let words = geometry().bitmap_words();
-        Self { held: vec![0; words], flight: vec![0; words] }
+        Self { held: vec![0; words], flight: vec![0; words], touched: vec![0; words] }
     }
 
     fn view(&self) -> ChunkView<'_> {
         let bits = geometry().piece_count();
-        ChunkView::new(geometry(), Bits::new(&self.held, bits), Bits::new(&self.flight, bits))
+        let of = |words| Bits::new(words, bits);
+        ChunkView::new(geometry(), of(&self.held), of(&self.flight), of(&self.touched))
     }
 }
 
 fn access(guest: u16, index: u32) -> Access {
-    Access { guest: GuestId(guest), chunk: chunk(index), hit: index.is_multiple_of(3) }
+    Access { guest: GuestId(guest), chunk: chunk(index), hit: index.is_multiple_of(3), first: true }
 }
 
 fn forecast(predictor: &mut impl Predictor, maps: &Maps) -> Vec<u32> {
@@ -72,7 +74,11 @@ fn predict(mut predictor: impl Predictor, calls: &[Call]) -> Vec<Vec<u32>> {
     let mut forecasts = vec![];
     for (kind, guest, index) in calls {
         match kind % 8 {
-            0..=2 => predictor.observe(Instant::from_micros(u64::from(*index)), access(*guest, *index)),
+            0..=2 => {
+                let first = assign(&mut maps.touched, *index, true);
+                let access = Access { first, ..access(*guest, *index) };
+                predictor.observe(Instant::from_micros(u64::from(*index)), access);
+            }
             3 => drop(assign(&mut maps.held, *index, kind & 8 == 0)),
             4 => drop(assign(&mut maps.flight, *index, kind & 8 == 0)),
             5 => predictor.settle(chunk(*index), kind & 8 == 0),
@@ -129,7 +135,8 @@ macro_rules! predictor_contract {
 predictor_contract!(profile, Profile::new(entries((0..700).map(|number| number * 2)), 300));
 predictor_contract!(profile_with_a_window_beyond_all_bounds, Profile::new(entries(0..CHUNKS), usize::MAX));
 predictor_contract!(profile_without_entries, Profile::new(&[], 300));
-predictor_contract!(profile_without_a_window, Profile::new(entries(0..50), 0));
+predictor_contract!(profile_by_time, Profile::new(entries(0..50), 0));
+predictor_contract!(profile_that_names_chunks_twice, Profile::new(entries((0..700).map(|number| number % 300)), 0));
 predictor_contract!(sequential, Sequential::new(16));
 predictor_contract!(sequential_without_bounds, Sequential::new(u32::MAX));
 predictor_contract!(sequential_that_looks_nowhere, Sequential::new(0));
@@ -158,7 +165,7 @@ impl Supply for Multiples {
 const THIRDS: Multiples = Multiples { held: 3, owned: CHUNKS };
 
 fn window(length: u32) -> Vec<Guess> {
-    (0..length).map(|index| Guess { chunk: chunk(index), probability: 128 }).collect()
+    (0..length).map(|index| Guess { chunk: chunk(index), probability: 128, due: Duration::MAX }).collect()
 }
 
 fn picks(mut order: impl Order, lengths: &[u32], seed: u64) -> Vec<Option<usize>> {
@@ -451,4 +458,115 @@ fn the_soonest_is_picked_often_and_all_others_sometimes() {
     assert!((1000..1250).contains(&count(0)), "{}", count(0));
     assert!((1..10).all(|index| count(index) > 50));
     assert!(picks(InOrder, &[10; 20], 7).iter().all(|pick| *pick == Some(0)));
+}
+
+/// A guest that touches these chunks one after the other, while the link brings in `per_touch` guesses for each; what was
+/// fetched before it was touched, what was fetched in vain, and what was guessed in all.
+fn follow(predictor: &mut impl Predictor, chunks: &[u32], per_touch: usize) -> (usize, usize, usize) {
+    let mut maps = Maps::new();
+    let (mut fetched, mut hits) = (BTreeSet::new(), 0);
+    for (number, index) in chunks.iter().enumerate() {
+        let now = Instant::ZERO + Duration::from_millis(number as u64);
+        let mut out = Forecast::new();
+        predictor.forecast(now, &maps.view(), &mut out);
+        for guess in out.iter().take(per_touch) {
+            assign(&mut maps.held, guess.chunk.get(), true);
+            fetched.insert(guess.chunk.get());
+        }
+        let hit = !assign(&mut maps.held, *index, true);
+        let first = assign(&mut maps.touched, *index, true);
+        hits += usize::from(hit && first);
+        predictor.observe(now, Access { hit, first, ..access(0, *index) });
+    }
+    let wasted = fetched.iter().filter(|index| !chunks.contains(index)).count();
+    (hits, wasted, fetched.len())
+}
+
+/// Runs that begin alike and then go three ways, each a group.
+fn three_ways() -> (&'static [ProfileEntry], [Vec<u32>; 3]) {
+    let runs = [0, 1, 2].map(|way| (0..200).chain(500 + way * 400..800 + way * 400).collect::<Vec<u32>>());
+    let mut entries = vec![];
+    for number in 0..500 {
+        for (way, run) in runs.iter().enumerate() {
+            let mut entry = ProfileEntry::single(chunk(run[number]), number as u32 * 10, 0);
+            entry.probabilities[way] = 255;
+            if number < 200 {
+                entry.probabilities[..3].fill(255);
+            }
+            if number >= 200 || way == 0 {
+                entries.push(entry);
+            }
+        }
+    }
+    (entries.leak(), runs)
+}
+
+#[test]
+fn workloads_of_one_profile_are_told_apart() {
+    let (entries, runs) = three_ways();
+    for run in runs {
+        let (hits, wasted, fetched) = follow(&mut Profile::new(entries, 0), &run, 4);
+        println!("{hits} of {} foreseen, {wasted} of {fetched} in vain", run.len());
+        // What is due at once where the ways part is fetched of all three, before it is known which is gone.
+        assert!(hits * 100 >= run.len() * 98 && wasted * 100 <= fetched * 10);
+    }
+}
+
+#[test]
+fn the_way_that_was_not_gone_is_not_believed_in() {
+    let (entries, runs) = three_ways();
+    let mut profile = Profile::new(entries, 0);
+    let beliefs = profile.beliefs();
+    let (before, after) = (runs[1][450], runs[2][450]);
+    assert!(profile.believes(chunk(before)) == profile.believes(chunk(after)));
+    follow(&mut profile, &runs[1][..220], 4);
+    assert!(profile.believes(chunk(before)) && !profile.believes(chunk(after)));
+    assert!(profile.beliefs() != beliefs, "who asks only after a change would not learn of it");
+    assert!(profile.believes(chunk(CHUNKS - 1)), "of what is not in it, it says nothing");
+}
+
+#[test]
+fn a_profile_of_something_else_is_given_up_and_taken_up_again() {
+    let entries = entries(0..600);
+    let mut profile = Profile::new(entries, 0);
+    let other: Vec<u32> = (1000..1700).collect();
+    let (hits, wasted, _) = follow(&mut profile, &other, 4);
+    assert_eq!(hits, 0);
+    assert!(!profile.fits());
+    // It is given up after as many touches as are allowed to be outside, and one.
+    assert_eq!(wasted, 17 * 4);
+    // The guest comes back to what it knows: the touches outside are outnumbered soon.
+    let known: Vec<u32> = (0..600).collect();
+    let (hits, ..) = follow(&mut profile, &known, 4);
+    assert!(hits > 300 && profile.fits(), "{hits}");
+}
+
+#[test]
+fn a_guest_that_leaves_out_most_of_the_profile_is_not_followed_for_ever() {
+    let mut profile = Profile::new(entries(0..1900), 0);
+    let sparse: Vec<u32> = (0..1900).step_by(10).collect();
+    let (_, wasted, fetched) = follow(&mut profile, &sparse, 12);
+    assert!(wasted * 2 < 1900, "{wasted} of {fetched}");
+    assert!(!profile.fits());
+}
+
+#[test]
+fn guesses_are_due_as_fast_as_this_guest_goes() {
+    let entries: Vec<_> = (0..600).map(|index| ProfileEntry::single(chunk(index), index * 100, 255)).collect();
+    let mut profile = Profile::new(entries.leak(), 0);
+    // Ten times as fast as recorded: a chunk each 10 ms.
+    let mut maps = Maps::new();
+    let at = |index: u32| Instant::ZERO + Duration::from_millis(u64::from(index) * 10);
+    for index in 0..50 {
+        assign(&mut maps.held, index, true);
+        assign(&mut maps.touched, index, true);
+        profile.observe(at(index), Access { hit: true, ..access(0, index) });
+    }
+    let mut out = Forecast::new();
+    profile.forecast(at(49), &maps.view(), &mut out);
+    let due =
+        |index: u32| out.iter().find(|guess| guess.chunk.get() == index).map(|guess| guess.due.as_micros() / 1000);
+    // The middle one of the last eight touches is where it is taken to be: a few behind.
+    assert!((90..=150).contains(&due(59).unwrap()), "{:?}", due(59));
+    assert!((95..=110).contains(&(due(69).unwrap() - due(59).unwrap())));
 }

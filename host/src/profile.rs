@@ -1,7 +1,7 @@
 //! The profile of an image in a store, from recorded runs.
 
 use crate::store::{Store, StoreError};
-use swarmdisk_common::profile::{MergeError, merge};
+use swarmdisk_common::profile::{MergeError, Merged, merge};
 use swarmdisk_common::trace::Trace;
 use swarmdisk_core::format::profile::{self, ProfileError};
 
@@ -19,16 +19,15 @@ pub enum BuildError {
     Format(ProfileError),
 }
 
-/// Merges `traces` (each with a name for errors) into a profile of the image in `store`; gives its bytes and the number
-/// of chunks in it.
+/// Merges `traces` (each with a name for errors) into a profile of the image in `store`; gives its bytes and what it says.
 ///
 /// # Errors
 /// See [`BuildError`].
-pub fn build(store: &Store, traces: &[(String, Trace)]) -> Result<(Vec<u8>, usize), BuildError> {
+pub fn build(store: &Store, traces: &[(String, Trace)]) -> Result<(Vec<u8>, Merged), BuildError> {
     let is_zero = |chunk| Ok::<_, BuildError>(store.chunk_is_zero(chunk)? == Some(true));
     let merged = merge(store.geometry(), traces, is_zero)?;
-    let mut bytes = vec![0; profile::encoded_bytes_max(merged.entries.len())];
-    let length = profile::encode(store.image(), merged.run_count, &merged.entries, &mut bytes);
+    let mut bytes = vec![0; profile::encoded_bytes_max(merged.groups.len(), merged.entries.len())];
+    let length = profile::encode(store.image(), &merged.groups, &merged.entries, &mut bytes);
     bytes.truncate(length.map_err(BuildError::Format)?);
-    Ok((bytes, merged.entries.len()))
+    Ok((bytes, merged))
 }

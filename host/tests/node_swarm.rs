@@ -154,9 +154,9 @@ async fn a_profile_is_offered_passed_on_and_followed() {
     let geometry = store.geometry();
     let chunks = (0..100).map(|index| geometry.chunk(index * 2).unwrap());
     let entries: Vec<ProfileEntry> =
-        chunks.enumerate().map(|(at, chunk)| ProfileEntry { chunk, at_millis: at as u32, probability: 255 }).collect();
-    let mut profile = vec![0; encoded_bytes_max(entries.len())];
-    let bytes = encode(packed.report.image, 1, &entries, &mut profile).unwrap();
+        chunks.enumerate().map(|(at, chunk)| ProfileEntry::single(chunk, at as u32, 255)).collect();
+    let mut profile = vec![0; encoded_bytes_max(1, entries.len())];
+    let bytes = encode(packed.report.image, &[1], &entries, &mut profile).unwrap();
     profile.truncate(bytes);
     let seed = start(NodeOptions { profile: Some(Bytes::from(profile.clone())), ..NodeOptions::seed(store) }).await;
     let dir = tempfile::tempdir().unwrap();

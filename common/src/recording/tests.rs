@@ -25,7 +25,7 @@ fn geometry() -> Geometry {
 }
 
 fn profile() -> Vec<ProfileEntry> {
-    let entry = |chunk| ProfileEntry { chunk: geometry().chunk(chunk).unwrap(), at_millis: chunk, probability: 200 };
+    let entry = |chunk| ProfileEntry::single(geometry().chunk(chunk).unwrap(), chunk, 200);
     (0..60).map(|number| entry(number * 7 % 300)).collect()
 }
 
@@ -307,7 +307,7 @@ fn what_makes_no_sense_is_refused() {
     let chunk = beyond.chunk(600).unwrap();
     let event = with(&Record::Handled { now, event: Event::Touched { guest: GUEST, chunk } });
     assert!(matches!(replayed(&[&made, &idle, &event]), Err(ReplayError::Senseless { record: 3, .. })));
-    let entry = with(&Record::Foreseen(ProfileEntry { chunk, at_millis: 0, probability: 1 }));
+    let entry = with(&Record::Foreseen(ProfileEntry::single(chunk, 0, 1)));
     assert!(matches!(replayed(&[&made, &entry]), Err(ReplayError::Senseless { record: 2, .. })));
     let mut huge = setup();
     huge.geometry = Geometry::new(1 << 44, 14).unwrap();

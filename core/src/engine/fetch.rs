@@ -12,7 +12,9 @@ use super::{Engine, Fill, PeerRow};
 use crate::bitmap::{self, Bits};
 use crate::geometry::{Piece, PieceIndex};
 use crate::ids::PeerId;
-use crate::policy::{Candidate, ChunkView, Forecast, Guess, Order, Outcome, Predictor, Selector, Supply, Want};
+use crate::policy::{
+    Candidate, ChunkView, Forecast, Guess, Order, Outcome, Predictor, Selector, Supply, Throughput, Want,
+};
 use crate::time::{Duration, Instant};
 use crate::wire::{Class, Frame, Redirect, Request, Role, Run};
 
@@ -114,7 +116,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         self.end(index, Step::Free);
     }
 
-    fn cancel(&mut self, index: usize) {
+    pub(super) fn cancel(&mut self, index: usize) {
         let asked = self.transfers.at(index).asked;
         self.end(index, if asked { Step::ToCancel } else { Step::Free });
     }
@@ -211,6 +213,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             self.look_for_work = false;
             // It is not known yet when time alone lets more be found: if time passes before that is, it is looked again.
             self.look_at = now + Duration::from_micros(1);
+            self.take_back_guesses();
             self.start_demands(now);
             self.start_hedges(now);
             self.start_leaves(now);
@@ -251,7 +254,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             run.count += 1;
             next = self.transfers.to_ask(&row, run.first + u32::from(run.count));
         }
-        let due_millis = ((row.due - now).as_micros() / 1000).min(u64::from(u16::MAX)) as u16;
+        let due_millis = ((row.due - now).as_micros() / 1000).min(u64::from(u32::MAX)) as u32;
         Request { run, class: row.class, insist: row.insist, raise: row.asked, due_millis }
     }
 
@@ -330,12 +333,19 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
 
     fn start_prefetches(&mut self, now: Instant) {
         let mut known = false;
-        while now >= self.store_full_until && self.prefetches_have_room() && self.bulk_has_room() {
+        while now >= self.store_full_until
+            && self.prefetches_have_room()
+            && self.bulk_has_room()
+            && self.may_guess()
+        {
             if !known {
                 self.forecast.clear();
                 let held = Bits::new(self.own.held, self.geometry.piece_count());
                 let flight = Bits::new(self.own.flight, self.geometry.piece_count());
-                self.predictor.forecast(now, &ChunkView::new(self.geometry, held, flight), &mut self.forecast);
+                let touched = Bits::new(self.own.touched, self.geometry.piece_count());
+                let throughput = Throughput { mean_bytes: self.mean_bytes, ..Throughput::UNKNOWN };
+                let view = ChunkView::new(self.geometry, held, flight, touched).with(throughput);
+                self.predictor.forecast(now, &view, &mut self.forecast);
             }
             // But for the guess that is started a new forecast would say the same, if there was room for all.
             let whole = known || !self.forecast.is_full();
@@ -556,7 +566,7 @@ mod tests {
             picks in prop::collection::vec(any::<u32>(), 1..9),
         ) {
             let geometry = Geometry::new(30 << 16, 16).unwrap();
-            let guess = |number| Guess { chunk: geometry.chunk(number).unwrap(), probability: 1 };
+            let guess = |number| Guess { chunk: geometry.chunk(number).unwrap(), probability: 1, due: Duration::ZERO };
             let mut window: Forecast = (0..length).map(guess).collect();
             let (last, tried) = picks.split_last().unwrap();
             let mut in_vain = std::vec![];

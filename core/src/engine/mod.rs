@@ -22,6 +22,7 @@ mod contacts;
 mod demands;
 mod event;
 mod fetch;
+mod guesses;
 mod hints;
 mod holders;
 mod inbound;
@@ -46,7 +47,7 @@ pub use uploads::{Served, Upload};
 
 use crate::bitmap::{self, Bits};
 use crate::geometry::{ChunkIndex, Geometry, Piece, PieceIndex};
-use crate::ids::{PeerId, SlotId};
+use crate::ids::{GuestId, PeerId, SlotId};
 use crate::policy::{Access, Forecast, Order, Outcome, Predictor, Selector};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
@@ -101,6 +102,12 @@ pub struct Engine<'a, P, O, S> {
     rng: Rng,
     stats: Stats,
     touched_count: u32,
+    /// Guesses that are held and not touched so far.
+    guessed_count: u32,
+    /// Guesses that guests have touched.
+    used_count: u32,
+    /// The predictor's beliefs when guesses were last taken back.
+    beliefs: u32,
     /// Mean payload of the chunks received so far, in bytes.
     mean_bytes: u32,
     fill_next: u32,
@@ -170,6 +177,9 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             rng,
             stats: Stats::default(),
             touched_count: 0,
+            guessed_count: 0,
+            used_count: 0,
+            beliefs: 0,
             mean_bytes: geometry.chunk_bytes() / 3,
             fill_at: now,
             store_full_until: Instant::ZERO,
@@ -198,13 +208,13 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         match event {
             Event::Wanted { guest, chunk } => {
                 let hit = self.holds(self.geometry.chunk_piece(chunk));
-                self.touch(now, Access { guest, chunk, hit });
+                self.touch(now, guest, chunk, hit);
                 self.want(now, self.geometry.chunk_piece(chunk));
             }
             Event::LeafWanted { leaf } => self.want(now, self.geometry.leaf_piece(leaf)),
             Event::Released { chunk, .. } => self.release(self.geometry.chunk_piece(chunk)),
             Event::LeafReleased { leaf } => self.release(self.geometry.leaf_piece(leaf)),
-            Event::Touched { guest, chunk } => self.touch(now, Access { guest, chunk, hit: true }),
+            Event::Touched { guest, chunk } => self.touch(now, guest, chunk, true),
             Event::Held { first, count } => self.on_held(first, count),
             Event::PieceLost { piece } => self.on_lost(now, piece),
             Event::ContactFound { address, seed } => self.contacts.add(address, seed),
@@ -291,13 +301,14 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     }
 
     /// A guest has read a chunk, or asked for it.
-    fn touch(&mut self, now: Instant, access: Access) {
-        self.predictor.observe(now, access);
-        if bitmap::assign(self.own.touched, access.chunk.get(), true) {
-            self.touched_count += 1;
-        }
-        if bitmap::assign(self.own.guessed, access.chunk.get(), false) {
-            self.predictor.settle(access.chunk, true);
+    fn touch(&mut self, now: Instant, guest: GuestId, chunk: ChunkIndex, hit: bool) {
+        let first = bitmap::assign(self.own.touched, chunk.get(), true);
+        self.touched_count += u32::from(first);
+        self.predictor.observe(now, Access { guest, chunk, hit, first });
+        if bitmap::assign(self.own.guessed, chunk.get(), false) {
+            self.guessed_count -= 1;
+            self.used_count += 1;
+            self.predictor.settle(chunk, true);
         }
     }
 
@@ -354,6 +365,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         if let Piece::Chunk(chunk) = self.geometry.kind(piece)
             && bitmap::assign(self.own.guessed, piece.get(), false)
         {
+            self.guessed_count -= 1;
             self.predictor.settle(chunk, false);
         }
         if let Piece::Leaf(_) = self.geometry.kind(piece) {
@@ -423,7 +435,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         let Some(piece) = self.geometry.piece(row.piece_number()) else { return };
         let touched = Bits::new(self.own.touched, self.geometry.piece_count()).get(piece.get());
         if row.guessed && !touched && matches!(self.geometry.kind(piece), Piece::Chunk(_)) {
-            bitmap::assign(self.own.guessed, piece.get(), true);
+            self.guessed_count += u32::from(bitmap::assign(self.own.guessed, piece.get(), true));
         }
         if bitmap::assign(self.own.held, piece.get(), true) {
             self.changes.push(piece.get(), true);
@@ -530,6 +542,8 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
                 assert!(has_leaf || looked_for, "a leaf page that is needed is looked for");
             }
         }
+        let guessed = Bits::new(self.own.guessed, pieces);
+        assert_eq!(guessed.count(), self.guessed_count, "guesses not used are counted");
         assert_eq!(flight.count(), live, "the flight map has a bit for each piece in flight, and no other");
         for (index, peer) in self.peers.open() {
             let id = self.peers.id(index);

@@ -1,8 +1,10 @@
-//! A profile: which chunks a boot of this image touches, when, and how surely. Merged from recorded runs.
+//! A profile: which chunks guests of this image touch, when, and how surely. Merged from recorded runs, which are told apart
+//! in groups of runs alike: several workloads in one profile.
 //!
-//! *Invariants*: entries are in the order of time; a checked profile names only chunks of its image and fits its checksum.
-//! *Units*: milliseconds since the guest's first read; probability in 1/255. *Bounds*: at most one entry a chunk; an entry
-//! takes 3 to 11 bytes, about 5 in practice.
+//! *Invariants*: entries are in the order of time; a checked profile names only chunks of its image and fits its checksum. A
+//! chunk that groups touch at times far apart has an entry for each of these times, with the groups that touch it then.
+//! *Units*: milliseconds since the guest's first read; probability in 1/255. *Bounds*: [`GROUPS_MAX`] groups, [`ENTRIES_MAX`]
+//! entries; an entry takes 2 to 10 bytes, about 4 in practice, and one for each group.
 
 use super::{array, u32_at};
 use crate::geometry::{ChunkIndex, Geometry};
@@ -12,10 +14,16 @@ use serde::{Deserialize, Serialize};
 /// Length of the header.
 pub const HEADER_BYTES: usize = 56;
 /// Version of the profile that this code writes and reads.
-pub const VERSION: u16 = 1;
-/// Longest entry: two varints of 32 bits and a byte.
-const ENTRY_BYTES_MAX: usize = 11;
-const ENTRY_BYTES_MIN: usize = 3;
+pub const VERSION: u16 = 2;
+/// Most groups of runs.
+pub const GROUPS_MAX: usize = 16;
+/// Most entries: whoever follows a profile looks through all of them now and then.
+pub const ENTRIES_MAX: usize = 1 << 16;
+/// Longest entry without its probabilities: two varints of 32 bits.
+const ENTRY_BYTES_MAX: usize = 10;
+const ENTRY_BYTES_MIN: usize = 2;
+/// Length of a group's row.
+const GROUP_BYTES: usize = 2;
 const MAGIC: [u8; 8] = *b"SWARMPRF";
 
 /// What runs are expected to do with a chunk.
@@ -25,8 +33,8 @@ pub struct ProfileEntry {
     pub chunk: ChunkIndex,
     /// When it is first touched, in milliseconds since the guest's first read.
     pub at_millis: u32,
-    /// In how many of 255 runs it is touched at all.
-    pub probability: u8,
+    /// In how many of 255 runs of each group it is touched then. 0 beyond the last group.
+    pub probabilities: [u8; GROUPS_MAX],
 }
 
 /// A profile's bytes, checked.
@@ -35,6 +43,7 @@ pub struct ProfileView<'a> {
     image: Digest,
     run_count: u16,
     entry_count: u32,
+    groups: &'a [u8],
     entries: &'a [u8],
     geometry: Geometry,
 }
@@ -52,7 +61,7 @@ pub enum ProfileError {
     OtherImage,
     /// Entry number so-and-so is out of range or ends early: whoever made the profile is at fault.
     Entry(u32),
-    /// More or fewer entries than announced, or more than the image has chunks.
+    /// More or fewer entries than announced, more than can be, or no group or too many.
     Count,
     /// The entries to encode are not in the order of time: the caller is at fault.
     Order,
@@ -60,40 +69,53 @@ pub enum ProfileError {
     Room,
 }
 
-/// Bytes that suffice for a profile with so many entries.
-pub const fn encoded_bytes_max(entry_count: usize) -> usize {
-    HEADER_BYTES + entry_count * ENTRY_BYTES_MAX + 4
+/// Bytes that suffice for a profile with so many groups and entries.
+pub const fn encoded_bytes_max(group_count: usize, entry_count: usize) -> usize {
+    HEADER_BYTES + group_count * GROUP_BYTES + entry_count * (ENTRY_BYTES_MAX + group_count) + 4
 }
 
-/// Writes a profile of `image`, merged from `run_count` runs; returns its length.
+/// Writes a profile of `image` with groups of so many runs each; returns its length.
 ///
 /// # Errors
-/// [`ProfileError::Order`], [`ProfileError::Count`] (over 2^32 entries) or [`ProfileError::Room`].
-pub fn encode(image: Digest, run_count: u16, entries: &[ProfileEntry], out: &mut [u8]) -> Result<usize, ProfileError> {
-    let entry_count = u32::try_from(entries.len()).map_err(|_| ProfileError::Count)?;
-    let (header, rest) = out.split_at_mut_checked(HEADER_BYTES).ok_or(ProfileError::Room)?;
+/// [`ProfileError::Order`], [`ProfileError::Count`] (no group, too many, or too many entries) or [`ProfileError::Room`].
+pub fn encode(image: Digest, groups: &[u16], entries: &[ProfileEntry], out: &mut [u8]) -> Result<usize, ProfileError> {
+    if groups.is_empty() || groups.len() > GROUPS_MAX || entries.len() > ENTRIES_MAX {
+        return Err(ProfileError::Count);
+    }
+    let run_count = groups.iter().fold(0u16, |sum, runs| sum.saturating_add(*runs));
+    let (header, mut rest) = out.split_at_mut_checked(HEADER_BYTES).ok_or(ProfileError::Room)?;
     header.fill(0);
     header[..8].copy_from_slice(&MAGIC);
     header[8..10].copy_from_slice(&VERSION.to_le_bytes());
     header[10..12].copy_from_slice(&run_count.to_le_bytes());
     header[12..44].copy_from_slice(&image.0);
-    header[44..48].copy_from_slice(&entry_count.to_le_bytes());
+    header[44..48].copy_from_slice(&(entries.len() as u32).to_le_bytes());
+    header[48] = groups.len() as u8;
     let room = rest.len();
-    let mut rest = rest;
+    for runs in groups {
+        rest = append(rest, &runs.to_le_bytes())?;
+    }
     let (mut last_chunk, mut last_millis) = (-1i32, 0);
     for entry in entries {
         let chunk = entry.chunk.get() as i32;
         let pause = entry.at_millis.checked_sub(last_millis).ok_or(ProfileError::Order)?;
         // One after the last touched chunk is the commonest: it becomes 0.
-        let coded = (chunk.wrapping_sub(last_chunk).wrapping_sub(1), pause, entry.probability);
+        let coded = (chunk.wrapping_sub(last_chunk).wrapping_sub(1), pause);
         let written = postcard::to_slice(&coded, rest).map_err(|_| ProfileError::Room)?.len();
-        rest = &mut rest[written..];
+        rest = append(&mut rest[written..], &entry.probabilities[..groups.len()])?;
         (last_chunk, last_millis) = (chunk, entry.at_millis);
     }
     let end = HEADER_BYTES + room - rest.len();
     let crc = crc32fast::hash(&out[..end]);
     out.get_mut(end..end + 4).ok_or(ProfileError::Room)?.copy_from_slice(&crc.to_le_bytes());
     Ok(end + 4)
+}
+
+/// Copies `bytes` to the beginning of `out`; gives what is left of it.
+fn append<'o>(out: &'o mut [u8], bytes: &[u8]) -> Result<&'o mut [u8], ProfileError> {
+    let (head, rest) = out.split_at_mut_checked(bytes.len()).ok_or(ProfileError::Room)?;
+    head.copy_from_slice(bytes);
+    Ok(rest)
 }
 
 impl<'a> ProfileView<'a> {
@@ -113,18 +135,21 @@ impl<'a> ProfileView<'a> {
         if crc32fast::hash(body) != u32_at(crc, 0) {
             return Err(ProfileError::Damaged);
         }
+        let group_count = usize::from(bytes[48]);
+        let rows = body[HEADER_BYTES..].split_at_checked(group_count * GROUP_BYTES).ok_or(ProfileError::Count)?;
         let this = Self {
             image: Digest(array(bytes, 12)),
             run_count: u16::from_le_bytes(array(bytes, 10)),
             entry_count: u32_at(bytes, 44),
-            entries: &body[HEADER_BYTES..],
+            groups: rows.0,
+            entries: rows.1,
             geometry,
         };
         if this.image != image {
             return Err(ProfileError::OtherImage);
         }
-        let entry_count_max = (this.entries.len() / ENTRY_BYTES_MIN).min(geometry.chunk_count() as usize);
-        if this.entry_count as usize > entry_count_max {
+        let entry_count_max = (this.entries.len() / (ENTRY_BYTES_MIN + group_count)).min(ENTRIES_MAX);
+        if this.entry_count as usize > entry_count_max || group_count == 0 || group_count > GROUPS_MAX {
             return Err(ProfileError::Count);
         }
         this.check_entries()?;
@@ -146,7 +171,12 @@ impl<'a> ProfileView<'a> {
         self.run_count
     }
 
-    /// How many entries there are; no more than the image has chunks.
+    /// How many runs each group is of.
+    pub fn groups(&self) -> impl ExactSizeIterator<Item = u16> + use<'a> {
+        self.groups.chunks_exact(GROUP_BYTES).map(|row| u16::from_le_bytes(array(row, 0)))
+    }
+
+    /// How many entries there are; no more than [`ENTRIES_MAX`].
     pub const fn entry_count(&self) -> u32 {
         self.entry_count
     }
@@ -178,6 +208,7 @@ impl<'a> ProfileView<'a> {
         Decoder {
             rest: self.entries,
             left: self.entry_count,
+            group_count: self.groups.len() / GROUP_BYTES,
             number: 0,
             last_chunk: -1,
             last_millis: 0,
@@ -189,6 +220,7 @@ impl<'a> ProfileView<'a> {
 struct Decoder<'a> {
     rest: &'a [u8],
     left: u32,
+    group_count: usize,
     number: u32,
     last_chunk: i32,
     last_millis: u32,
@@ -197,12 +229,24 @@ struct Decoder<'a> {
 
 impl Decoder<'_> {
     fn decode(&mut self) -> Option<ProfileEntry> {
-        let ((step, pause, probability), rest) = postcard::take_from_bytes::<(i32, u32, u8)>(self.rest).ok()?;
+        let ((step, pause), rest) = postcard::take_from_bytes::<(i32, u32)>(self.rest).ok()?;
+        let (of_groups, rest) = rest.split_at_checked(self.group_count)?;
         let index = self.last_chunk.wrapping_add(1).wrapping_add(step);
         let chunk = self.geometry.chunk(u32::try_from(index).ok()?)?;
         let at_millis = self.last_millis.checked_add(pause)?;
         (self.rest, self.last_chunk, self.last_millis) = (rest, index, at_millis);
-        Some(ProfileEntry { chunk, at_millis, probability })
+        let mut probabilities = [0; GROUPS_MAX];
+        probabilities[..self.group_count].copy_from_slice(of_groups);
+        Some(ProfileEntry { chunk, at_millis, probabilities })
+    }
+}
+
+impl ProfileEntry {
+    /// An entry of a profile with a single group.
+    pub const fn single(chunk: ChunkIndex, at_millis: u32, probability: u8) -> Self {
+        let mut probabilities = [0; GROUPS_MAX];
+        probabilities[0] = probability;
+        Self { chunk, at_millis, probabilities }
     }
 }
 
@@ -251,30 +295,33 @@ mod tests {
         let mut at_millis = 0;
         let entry = |(index, pause, probability): &(u32, u32, u8)| {
             at_millis += pause;
-            ProfileEntry { chunk: geometry().chunk(*index).unwrap(), at_millis, probability: *probability }
+            let mut entry = ProfileEntry::single(geometry().chunk(*index).unwrap(), at_millis, *probability);
+            entry.probabilities[1] = !probability;
+            entry
         };
         raw.iter().map(entry).collect()
     }
 
     fn encoded(entries: &[ProfileEntry]) -> Vec<u8> {
-        let mut out = std::vec![0; encoded_bytes_max(entries.len())];
-        let length = encode(IMAGE, 3, entries, &mut out).unwrap();
+        let mut out = std::vec![0; encoded_bytes_max(2, entries.len())];
+        let length = encode(IMAGE, &[2, 1], entries, &mut out).unwrap();
         out.truncate(length);
         out
     }
 
     proptest! {
         #[test]
-        fn round_trip_in_six_bytes_an_entry(
+        fn round_trip_in_five_bytes_an_entry_and_one_for_each_group(
             raw in prop::collection::vec((0..CHUNKS, 0u32..3000, any::<u8>()), 0..100),
         ) {
             let entries = entries(&raw);
             let bytes = encoded(&entries);
-            prop_assert!(bytes.len() <= HEADER_BYTES + 4 + entries.len() * 6);
+            prop_assert!(bytes.len() <= HEADER_BYTES + 4 + 4 + entries.len() * 7);
             let view = ProfileView::parse(&bytes, IMAGE, geometry()).unwrap();
             prop_assert_eq!((view.run_count(), view.entry_count() as usize), (3, entries.len()));
+            prop_assert_eq!(view.groups().collect::<Vec<_>>(), [2, 1]);
             prop_assert_eq!(view.entries().collect::<Vec<_>>(), entries.clone());
-            let filler = ProfileEntry { chunk: geometry().chunk(0).unwrap(), at_millis: 0, probability: 0 };
+            let filler = ProfileEntry::single(geometry().chunk(0).unwrap(), 0, 0);
             let mut out = std::vec![filler; entries.len()];
             prop_assert_eq!(view.read_into(&mut out), Ok(entries.len()));
             prop_assert_eq!(out, entries);
@@ -289,9 +336,14 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_entries_never_panic(tail in prop::collection::vec(any::<u8>(), 0..100), count in 0u32..40) {
+        fn arbitrary_entries_never_panic(
+            tail in prop::collection::vec(any::<u8>(), 0..100),
+            count in 0u32..40,
+            groups in 0u8..20,
+        ) {
             let mut bytes = encoded(&[]);
             bytes.truncate(HEADER_BYTES);
+            bytes[48] = groups;
             bytes[44..48].copy_from_slice(&count.to_le_bytes());
             bytes.extend(tail);
             let crc = crc32fast::hash(&bytes);
@@ -312,9 +364,12 @@ mod tests {
         let good = entries(&[(5, 7, 255), (6, 100, 200)]);
         let swapped = [good[1], good[0]];
         let mut out = [0; 200];
-        assert_eq!(encode(IMAGE, 1, &swapped, &mut out), Err(ProfileError::Order));
+        assert_eq!(encode(IMAGE, &[1], &swapped, &mut out), Err(ProfileError::Order));
+        for groups in [&[][..], &[1; GROUPS_MAX + 1]] {
+            assert_eq!(encode(IMAGE, groups, &good, &mut out), Err(ProfileError::Count));
+        }
         for room in 0..encoded(&good).len() {
-            assert_eq!(encode(IMAGE, 1, &good, &mut out[..room]), Err(ProfileError::Room));
+            assert_eq!(encode(IMAGE, &[2, 1], &good, &mut out[..room]), Err(ProfileError::Room));
         }
         let bytes = encoded(&good);
         assert_eq!(ProfileView::parse(&bytes, Digest::default(), geometry()).err(), Some(ProfileError::OtherImage));

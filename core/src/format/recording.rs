@@ -18,7 +18,7 @@ use crate::wire::{self, Full, HEAD_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 
 /// Version of recordings that this code writes and reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Length of what is before the first record.
 pub const START_BYTES: usize = 12;
 /// Longest payload of a record: a frame's head and what is said of it, or what an engine is made of.
@@ -104,7 +104,7 @@ pub struct Setup {
 /// Which policies an engine has, and how they are set.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policies {
-    /// Follows a profile, looking so many entries ahead.
+    /// Follows a profile, looking so many entries ahead; 0: as far as is due soon.
     pub profile_window: Option<u32>,
     /// Follows sequential readers, looking so many chunks ahead.
     pub sequential_ahead: Option<u32>,
@@ -407,7 +407,7 @@ mod tests {
             assert_eq!(fits(Event::Wanted { guest, chunk }), expected);
             assert_eq!(fits(Event::Touched { guest, chunk }), expected);
             assert_eq!(fits(Event::Released { guest, chunk }), expected);
-            assert_eq!(Record::Foreseen(ProfileEntry { chunk, at_millis: 0, probability: 0 }).fits(small), expected);
+            assert_eq!(Record::Foreseen(ProfileEntry::single(chunk, 0, 0)).fits(small), expected);
         }
         for (leaf, expected) in [(0, true), (1, false)] {
             let leaf = large.leaf(leaf).unwrap();
@@ -450,7 +450,7 @@ mod tests {
     #[test]
     fn another_file_is_refused() {
         assert_eq!(check_start(&start()), Ok(()));
-        assert_eq!(check_start(b"SWARMREC\x02\0\0\0"), Err(RecordingError::Version(2)));
+        assert_eq!(check_start(b"SWARMREC\x03\0\0\0"), Err(RecordingError::Version(3)));
         assert_eq!(check_start(b"SWARMPRF\x01\0\0\0"), Err(RecordingError::Foreign));
     }
 

@@ -21,7 +21,7 @@ impl Predictor for Mixed<'_> {
             profile.observe(now, access);
         }
         // What the profile has foreseen needs no second prophet: a reader that follows it would be fetched too far.
-        let foreseen = self.profile.is_some() && access.hit;
+        let foreseen = self.profile.as_ref().is_some_and(Profile::fits) && access.hit;
         if let Some(sequential) = self.sequential.as_mut().filter(|_| !foreseen) {
             sequential.observe(now, access);
         }
@@ -46,5 +46,13 @@ impl Predictor for Mixed<'_> {
         if let Some(sequential) = &mut self.sequential {
             sequential.settle(chunk, used);
         }
+    }
+
+    fn believes(&self, chunk: ChunkIndex) -> bool {
+        self.profile.as_ref().is_none_or(|profile| profile.believes(chunk))
+    }
+
+    fn beliefs(&self) -> u32 {
+        self.profile.as_ref().map_or(0, Profile::beliefs)
     }
 }

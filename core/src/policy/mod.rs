@@ -3,8 +3,10 @@
 //! *Purpose*: small traits that see neither the engine nor each other. *Invariants*: integers only; the same seed and the
 //! same calls give the same answers. *Bounds*: each call costs at most O(its candidates).
 
+mod evidence;
 mod mixed;
 mod order;
+mod pace;
 mod profile;
 mod selector;
 mod sequential;
@@ -34,6 +36,8 @@ pub struct Access {
     pub chunk: ChunkIndex,
     /// Whether it was held when it was read.
     pub hit: bool,
+    /// Whether no guest had read it before.
+    pub first: bool,
 }
 
 /// A chunk that a guest may want.
@@ -43,23 +47,61 @@ pub struct Guess {
     pub chunk: ChunkIndex,
     /// How likely, in 255ths.
     pub probability: u8,
+    /// In what time; [`Duration::MAX`] if that is not known.
+    pub due: Duration,
 }
 
 /// Guesses, the one wanted soonest first; none of them held or in flight.
 pub type Forecast = heapless::Vec<Guess, FORECAST_MAX>;
 
-/// Which chunks are there and which are under way.
+/// What the links bring in.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub struct Throughput {
+    /// All links together, in bytes a second; 0 if not known.
+    pub bytes_per_sec: u64,
+    /// From a request to the first byte of its answer, at most links.
+    pub rtt: Duration,
+    /// Of a chunk, as it is sent.
+    pub mean_bytes: u32,
+}
+
+impl Throughput {
+    /// Nothing is known of it.
+    pub const UNKNOWN: Self = Self { bytes_per_sec: 0, rtt: Duration::ZERO, mean_bytes: 0 };
+
+    /// How many chunks the links bring in within `span` and a round trip. One of 100 Mbit/s is assumed if it is not known.
+    pub fn chunks_within(&self, span: Duration) -> usize {
+        let bytes_per_sec = if self.bytes_per_sec == 0 { 12_500_000 } else { self.bytes_per_sec };
+        let mean_bytes = if self.mean_bytes == 0 { 25_000 } else { u64::from(self.mean_bytes) };
+        let bytes = u128::from(bytes_per_sec) * u128::from((span + self.rtt).as_micros()) / 1_000_000;
+        usize::try_from(bytes / u128::from(mean_bytes)).unwrap_or(usize::MAX)
+    }
+}
+
+/// Which chunks are there, which are under way, which have been touched; and what the links bring in.
 #[derive(Debug, Copy, Clone)]
 pub struct ChunkView<'a> {
     geometry: Geometry,
     held: Bits<'a>,
     flight: Bits<'a>,
+    touched: Bits<'a>,
+    throughput: Throughput,
 }
 
 impl<'a> ChunkView<'a> {
-    /// A view of bitmaps with a bit for each piece of `geometry`: held, and in flight.
-    pub const fn new(geometry: Geometry, held: Bits<'a>, flight: Bits<'a>) -> Self {
-        Self { geometry, held, flight }
+    /// A view of bitmaps with a bit for each piece of `geometry`: held, in flight, and touched by a guest.
+    pub const fn new(geometry: Geometry, held: Bits<'a>, flight: Bits<'a>, touched: Bits<'a>) -> Self {
+        Self { geometry, held, flight, touched, throughput: Throughput::UNKNOWN }
+    }
+
+    /// The same with what the links bring in.
+    pub const fn with(self, throughput: Throughput) -> Self {
+        Self { throughput, ..self }
+    }
+
+    /// What the links bring in.
+    pub const fn throughput(&self) -> Throughput {
+        self.throughput
     }
 
     /// How the image is cut.
@@ -70,6 +112,11 @@ impl<'a> ChunkView<'a> {
     /// Whether the chunk is held.
     pub fn holds(&self, chunk: ChunkIndex) -> bool {
         self.held.get(chunk.get())
+    }
+
+    /// Whether a guest has touched the chunk.
+    pub fn is_touched(&self, chunk: ChunkIndex) -> bool {
+        self.touched.get(chunk.get())
     }
 
     /// Whether the chunk is neither held nor under way.
@@ -86,6 +133,16 @@ pub trait Predictor {
     fn forecast(&mut self, now: Instant, view: &ChunkView<'_>, out: &mut Forecast);
     /// A guess that was fetched has been used by a guest, or was lost without.
     fn settle(&mut self, chunk: ChunkIndex, used: bool);
+
+    /// Whether a guess of this chunk, made earlier, still stands. One that does not is taken back.
+    fn believes(&self, _chunk: ChunkIndex) -> bool {
+        true
+    }
+
+    /// Another number whenever `believes` may say something else.
+    fn beliefs(&self) -> u32 {
+        0
+    }
 }
 
 /// Who has how much of what is to be fetched.

@@ -8,7 +8,7 @@
 use super::{Access, ChunkView, Forecast, Guess, Predictor};
 use crate::geometry::ChunkIndex;
 use crate::ids::GuestId;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 /// Streams that are followed at a time; the one longest silent gives way.
 pub const STREAMS_MAX: usize = 16;
@@ -64,7 +64,10 @@ impl Predictor for Sequential {
             for step in 1..=(stream.run / 2).min(self.ahead_max) {
                 let Some(chunk) = view.geometry().chunk(stream.last.saturating_add(step)) else { break };
                 let listed = out.iter().any(|guess| guess.chunk == chunk);
-                if view.misses(chunk) && !listed && out.push(Guess { chunk, probability: 128 }).is_err() {
+                if view.misses(chunk)
+                    && !listed
+                    && out.push(Guess { chunk, probability: 128, due: Duration::MAX }).is_err()
+                {
                     return;
                 }
             }

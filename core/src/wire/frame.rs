@@ -131,7 +131,7 @@ pub struct Request {
     /// Only raises the class of what waits; what has been answered meanwhile is not to be answered again.
     pub raise: bool,
     /// From now until they are expected to be wanted, in milliseconds; 0 if a guest waits.
-    pub due_millis: u16,
+    pub due_millis: u32,
 }
 
 /// Heads a piece's payload.

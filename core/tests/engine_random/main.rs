@@ -35,7 +35,7 @@ fn engine(index: usize, role: Role, limits: Limits, change: impl FnOnce(&mut Con
     let mut config = config(index, role, limits);
     config.fill = Fill::Rate(50_000_000);
     change(&mut config);
-    let entry = |chunk| ProfileEntry { chunk: geometry.chunk(chunk).unwrap(), at_millis: chunk, probability: 200 };
+    let entry = |chunk| ProfileEntry::single(geometry.chunk(chunk).unwrap(), chunk, 200);
     let entries: Vec<_> = (0..60).map(|number| entry(number * 7 % 300)).collect();
     let profile = Some(Profile::new(entries.leak(), 20));
     let policies =

@@ -51,8 +51,7 @@ impl Hand {
         let mut config = config(100, Role::Node, swarmdisk_core::engine::Limits::NODE);
         config.node = node_id(100);
         change(&mut config);
-        let entry =
-            |chunk: &u32| ProfileEntry { chunk: geometry.chunk(*chunk).unwrap(), at_millis: 0, probability: 255 };
+        let entry = |chunk: &u32| ProfileEntry::single(geometry.chunk(*chunk).unwrap(), 0, 255);
         let entries: Vec<_> = chunks.iter().map(entry).collect();
         let profile = (!entries.is_empty()).then(|| Profile::new(entries.leak(), 300));
         let policies = (Mixed { profile, sequential: None }, InOrder, ExpectedCompletion);

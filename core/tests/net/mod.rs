@@ -542,7 +542,7 @@ pub fn profile_of(geometry: Geometry, trace: &[(u64, u32)]) -> &'static [Profile
         .iter()
         .map(|(think, chunk)| {
             at += think;
-            ProfileEntry { chunk: geometry.chunk(*chunk).unwrap(), at_millis: (at / 1000) as u32, probability: 255 }
+            ProfileEntry::single(geometry.chunk(*chunk).unwrap(), (at / 1000) as u32, 255)
         })
         .collect();
     Box::leak(entries.into_boxed_slice())

@@ -7,6 +7,7 @@ use crate::digest::to_hex;
 use crate::profile::build;
 use crate::store::Store;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -38,20 +39,28 @@ fn make(paths: &[PathBuf], image: &Path, out: &Path, as_json: bool) -> Result<Ex
             Trace::parse(BufReader::new(file)).map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
         traces.push((path.display().to_string(), trace));
     }
-    let (bytes, entry_count) = build(&store, &traces)?;
+    let (bytes, merged) = build(&store, &traces)?;
     write_whole(out, |file| file.write_all(&bytes))
         .map_err(|error| Failure::new(format!("cannot write {}: {error}; choose another -o", out.display())))?;
     if as_json {
         let image = to_hex(&store.image());
         say(format_args!(
             "{:#}",
-            json!({ "image": image, "chunks": entry_count, "runs": traces.len(), "bytes": bytes.len() })
+            json!({
+                "image": image,
+                "chunks": merged.entries.len(),
+                "runs": traces.len(),
+                "groups": merged.groups,
+                "bytes": bytes.len(),
+            })
         ))?;
     } else {
         remark(format_args!(
-            "{}: {entry_count} chunks from {} runs, {}",
+            "{}: {} chunks from {} runs in {} groups, {}",
             out.display(),
+            merged.entries.len(),
             traces.len(),
+            merged.groups.len(),
             Bytes(bytes.len() as u64)
         ));
     }
@@ -75,27 +84,31 @@ fn show(path: &Path, as_json: bool) -> Result<ExitCode, Failure> {
     // Without the image its size is not known: the largest there can be bounds the indices.
     let largest = Geometry::new(1 << (30 + CHUNK_SHIFT_MIN), CHUNK_SHIFT_MIN).map_err(|_| fail("no geometry"))?;
     let view = ProfileView::parse(&bytes, image, largest).map_err(|error| fail(&error.to_string()))?;
+    let groups: Vec<u16> = view.groups().collect();
     if as_json {
         let entries: Vec<_> = view
             .entries()
             .map(|entry| {
-                json!({ "chunk": entry.chunk.get(), "at_millis": entry.at_millis, "probability": entry.probability })
+                let of_groups = &entry.probabilities[..groups.len()];
+                json!({ "chunk": entry.chunk.get(), "at_millis": entry.at_millis, "probabilities": of_groups })
             })
             .collect();
-        let value = json!({ "image": to_hex(&image), "runs": view.run_count(), "entries": entries });
+        let value = json!({ "image": to_hex(&image), "runs": view.run_count(), "groups": groups, "entries": entries });
         say(format_args!("{value:#}"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let (mut count, mut sure, mut last_millis) = (0u32, 0u32, 0);
-    for entry in view.entries() {
-        count += 1;
-        sure += u32::from(entry.probability == u8::MAX);
-        last_millis = entry.at_millis;
-    }
+    let chunks: BTreeSet<u32> = view.entries().map(|entry| entry.chunk.get()).collect();
+    let last_millis = view.entries().last().map_or(0, |entry| entry.at_millis);
     say(format_args!("image   {}", to_hex(&image)))?;
     say(format_args!("runs    {}", view.run_count()))?;
-    say(format_args!("chunks  {count}, of which {sure} are touched in every run"))?;
+    for (number, runs) in groups.iter().enumerate() {
+        let touched = || view.entries().map(|entry| entry.probabilities[number]).filter(|probability| *probability > 0);
+        let (count, sure) = (touched().count(), touched().filter(|probability| *probability == u8::MAX).count());
+        say(format_args!("group   {}: {runs} runs, {count} chunks, of which {sure} in every run", number + 1))?;
+    }
+    say(format_args!("chunks  {}", chunks.len()))?;
     say(format_args!("span    {}", Micros(u64::from(last_millis) * 1000)))?;
-    say(format_args!("size    {}", Bytes(bytes.len() as u64)))?;
+    let a_chunk = bytes.len() as u64 / (chunks.len() as u64).max(1);
+    say(format_args!("size    {}, {} a chunk", Bytes(bytes.len() as u64), Bytes(a_chunk)))?;
     Ok(ExitCode::SUCCESS)
 }

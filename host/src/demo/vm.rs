@@ -187,9 +187,9 @@ async fn learn(trace: &Path, swarm: &Path, profile: &Path) -> Result<usize, Fail
     let (trace, swarm, profile) = (trace.to_owned(), swarm.to_owned(), profile.to_owned());
     let learning = spawn_blocking(move || {
         let recorded = Trace::parse(BufReader::new(File::open(trace)?))?;
-        let (bytes, chunks) = profile::build(&Store::open_complete(&swarm)?, &[("the boot".into(), recorded)])?;
+        let (bytes, merged) = profile::build(&Store::open_complete(&swarm)?, &[("the boot".into(), recorded)])?;
         write_whole(&profile, |file| file.write_all(&bytes))?;
-        Ok::<_, Failure>(chunks)
+        Ok::<_, Failure>(merged.entries.len())
     });
     learning.await?
 }

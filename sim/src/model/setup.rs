@@ -6,7 +6,7 @@ use crate::network::{HostSpec, Nanos, Tcp, TopologySpec};
 use crate::scenario::{ArrivalKind, Rate, Scenario, Workload};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use swarmdisk_common::profile::{MergeError, merge};
+use swarmdisk_common::profile::{MergeError, Merged, merge};
 use swarmdisk_common::trace::Trace;
 use swarmdisk_core::format::profile::{ProfileEntry, encode, encoded_bytes_max};
 use swarmdisk_core::wire::Role;
@@ -198,17 +198,18 @@ impl Setup {
             });
             let used: Vec<_> = if named.is_empty() { played.collect() } else { named.clone() };
             runs.extend(used.into_iter().map(|(path, trace)| (path.display().to_string(), trace)));
-            let mut entries = Vec::new();
+            let mut merged = Merged { groups: vec![1], entries: Vec::new() };
             if self.scenario.profile.offered {
                 let is_zero = |chunk: swarmdisk_core::geometry::ChunkIndex| {
                     let missing = self.scenario.profile.missing.0;
                     let left_out = chosen(self.seed, Purpose::Cache, chunk.get().into(), missing);
                     Ok::<_, MergeError>(image.is_zero(chunk.get()) || left_out)
                 };
-                entries = merge(image.geometry, &runs, is_zero)?.entries;
+                merged = merge(image.geometry, &runs, is_zero)?;
             }
-            let mut bytes = vec![0; encoded_bytes_max(entries.len())];
-            let length = encode(image.digest, runs.len() as u16, &entries, &mut bytes).unwrap_or(0);
+            let Merged { groups, entries } = merged;
+            let mut bytes = vec![0; encoded_bytes_max(groups.len(), entries.len())];
+            let length = encode(image.digest, &groups, &entries, &mut bytes).unwrap_or(0);
             self.profile_bytes.push(if entries.is_empty() { 0 } else { length as u32 });
             self.profiles.push(entries);
         }

@@ -59,7 +59,7 @@ pub struct Policy {
     pub order: Order,
     /// Whom to ask.
     pub selector: Selector,
-    /// Entries of the profile that are looked ahead.
+    /// Entries of the profile that are looked ahead; 0: all that are due soon.
     pub window: u32,
     /// Of `windowed-random`: every n-th pick takes the soonest; 0: none does.
     pub soonest_every: u32,
@@ -105,7 +105,7 @@ impl Default for Policy {
             prefetch: Prefetch::Auto,
             order: Order::WindowedRandom,
             selector: Selector::ExpectedCompletion,
-            window: 300,
+            window: 0,
             soonest_every: 2,
             ahead: 16,
             fill: Fill::Off,
