@@ -234,11 +234,11 @@ impl Tuning {
     pub const DEFAULT: Self = Self {
         prefetches: 32,
         prefetches_per_peer: 4,
-        prefetches_per_seed: 8,
+        prefetches_per_seed: 4,
         fills: 4,
         queue: 8,
         batch: Duration::from_millis(50),
-        hedge: Duration::from_millis(150),
+        hedge: Duration::from_millis(300),
         timeout: Duration::from_secs(10),
         patience: Duration::from_millis(450),
         ping: Duration::from_secs(10),
@@ -287,8 +287,6 @@ pub struct Stats {
     pub stale_events: u64,
     /// Wanted chunks that were not recorded because the table was full.
     pub demands_refused: u64,
-    /// DBG
-    pub dbg: [u64; 8],
 }
 
 impl core::fmt::Display for SetupError {

@@ -181,9 +181,9 @@ impl<'a> Contacts<'a> {
     }
 
     fn dialable(&self, nodes: bool) -> impl Iterator<Item = &Contact> {
-        self.rows[..self.len]
-            .iter()
-            .filter(move |row| row.link.is_none() && row.retry_at != Instant::NEVER && (nodes || row.seed || row.urgent))
+        self.rows[..self.len].iter().filter(move |row| {
+            row.link.is_none() && row.retry_at != Instant::NEVER && (nodes || row.seed || row.urgent)
+        })
     }
 
     fn by_link(&mut self, peer: PeerId) -> impl Iterator<Item = &mut Contact> {

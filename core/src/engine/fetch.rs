@@ -37,7 +37,7 @@ pub(super) const PAUSE: Duration = Duration::from_secs(1);
 /// Share of the chunks, in percent, that guests must have touched before `Fill::Auto` begins.
 const FILL_AUTO_PERCENT: u64 = 30;
 
-impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
+impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     /// A guest waits for a piece that may be under way already: it becomes urgent.
     pub(super) fn raise(&mut self, now: Instant, piece: PieceIndex) {
         if !bitmap_get(self.own.flight, piece) {
@@ -333,17 +333,17 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
 
     fn start_prefetches(&mut self, now: Instant) {
         let mut known = false;
-        while now >= self.store_full_until
-            && self.prefetches_have_room()
-            && self.bulk_has_room()
-            && self.may_guess()
-        {
+        while now >= self.store_full_until && self.prefetches_have_room() && self.bulk_has_room() && self.may_guess() {
             if !known {
                 self.forecast.clear();
                 let held = Bits::new(self.own.held, self.geometry.piece_count());
                 let flight = Bits::new(self.own.flight, self.geometry.piece_count());
                 let touched = Bits::new(self.own.touched, self.geometry.piece_count());
-                let throughput = Throughput { mean_bytes: self.mean_bytes, ..Throughput::UNKNOWN };
+                let throughput = Throughput {
+                    bytes_per_sec: self.down.bytes_per_sec(),
+                    mean_bytes: self.mean_bytes,
+                    ..Throughput::UNKNOWN
+                };
                 let view = ChunkView::new(self.geometry, held, flight, touched).with(throughput);
                 self.predictor.forecast(now, &view, &mut self.forecast);
             }
@@ -357,26 +357,32 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         }
     }
 
+    /// What nodes have, for the order of prefetching.
+    fn stock(&self) -> Stock<'a, '_> {
+        let has_room = self.transfers.count(Class::Prefetch) < usize::from(self.config.tuning.prefetches);
+        Stock { peers: &self.peers, own: self.config.node, has_room }
+    }
+
     /// Whether one more prefetch may be started; what is asked of seeds has places of its own.
     fn prefetches_have_room(&self) -> bool {
-        let stock = Stock { peers: &self.peers, own: self.config.node };
-        self.transfers.count(Class::Prefetch) < usize::from(self.config.tuning.prefetches) || stock.seed_has_room()
+        let stock = self.stock();
+        stock.has_room() || stock.seed_has_room()
     }
 
     /// Starts one of the forecast's guesses, and removes it from there; the others stay.
     fn start_guess(&mut self, now: Instant) -> bool {
         let mut in_vain: heapless::Vec<(usize, Guess), TRIES_MAX> = heapless::Vec::new();
         while !in_vain.is_full() {
-            let nodes_have_room = self.transfers.count(Class::Prefetch) < usize::from(self.config.tuning.prefetches);
-            let stock = Stock { peers: &self.peers, own: self.config.node };
-            let Some(index) = self.order.pick(now, &self.forecast, nodes_have_room, &stock, &mut self.rng) else { return false };
+            let has_room = self.stock().has_room;
+            let stock = Stock { peers: &self.peers, own: self.config.node, has_room };
+            let Some(index) = self.order.pick(now, &self.forecast, &stock, &mut self.rng) else { return false };
             if index >= self.forecast.len() {
                 return false;
             }
             let guess = self.forecast.remove(index);
             if self.start(now, self.geometry.chunk_piece(guess.chunk), Class::Prefetch, Instant::NEVER, None) {
-                if let Some(index) = self.transfers.last_of(self.geometry.chunk_piece(guess.chunk)) {
-                    self.transfers.change(index, |row| row.due = now + guess.due);
+                if let Some(started) = self.transfers.last_of(self.geometry.chunk_piece(guess.chunk)) {
+                    self.transfers.change(started, |row| row.due = now + guess.due);
                 }
                 put_back(&mut self.forecast, &in_vain, index);
                 return true;
@@ -490,7 +496,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
 
     pub(super) fn is_held_by_node(&self, piece: PieceIndex) -> bool {
         match self.geometry.kind(piece) {
-            Piece::Chunk(chunk) => Stock { peers: &self.peers, own: self.config.node }.is_held(chunk),
+            Piece::Chunk(chunk) => self.stock().is_held(chunk),
             Piece::Leaf(_) => false,
         }
     }

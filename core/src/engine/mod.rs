@@ -27,6 +27,7 @@ mod hints;
 mod holders;
 mod inbound;
 mod links;
+mod meter;
 mod peer;
 mod peers;
 mod serve;
@@ -56,6 +57,7 @@ use announce::Changes;
 use contacts::Contacts;
 use demands::Demands;
 use hints::Hints;
+use meter::Meter;
 use peers::Peers;
 use transfers::{Step, Transfers, WAITING, WITH_HOST};
 use uploads::{Answer, ServedTo, Uploads};
@@ -65,6 +67,8 @@ const TO_TELL: &[Step] = &[Step::Landed, Step::Genuine, Step::Delivered, Step::T
 
 /// How long changes are gathered when one is of a piece that no linked node has.
 const RARE_BATCH: Duration = Duration::from_millis(5);
+/// To so many peers it is told at once; then they serve the rest, or all would ask the one that has it.
+const TOLD_FIRST: usize = 4;
 
 /// Bitmaps of this node's own, with a bit for each piece.
 #[derive(Debug)]
@@ -108,6 +112,9 @@ pub struct Engine<'a, P, O, S> {
     used_count: u32,
     /// The predictor's beliefs when guesses were last taken back.
     beliefs: u32,
+    /// What all links together take and bring.
+    up: Meter,
+    down: Meter,
     /// Mean payload of the chunks received so far, in bytes.
     mean_bytes: u32,
     fill_next: u32,
@@ -180,6 +187,8 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             guessed_count: 0,
             used_count: 0,
             beliefs: 0,
+            up: Meter::new(now),
+            down: Meter::new(now),
             mean_bytes: geometry.chunk_bytes() / 3,
             fill_at: now,
             store_full_until: Instant::ZERO,
@@ -221,6 +230,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             Event::PeerOpened { peer, credit_bytes } => self.on_opened(now, peer, credit_bytes),
             Event::PeerClosed { peer } => self.drop_peer(now, peer),
             Event::PeerWritable { peer, bytes } => {
+                self.up.note(now, bytes);
                 let known = self.peers.sent(now, peer, bytes);
                 self.count_stale(known);
             }
@@ -389,6 +399,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             link.last_received = now;
             link.sample_rate(bytes, elapsed, queued);
         });
+        self.down.note(now, bytes);
         self.selector.observe(now, peer, Outcome::Delivered { bytes, elapsed });
         // The peer may look faster now, and what else a guest waits for from it be late already.
         self.look_for_work |= self.has_hedgeable();
@@ -439,10 +450,10 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         }
         if bitmap::assign(self.own.held, piece.get(), true) {
             self.changes.push(piece.get(), true);
-            if self.is_held_by_node(piece) {
-                self.changes_due(now);
-            } else {
-                self.peers.changes_due(now + RARE_BATCH);
+            self.changes_due(now);
+            if !self.is_held_by_node(piece) {
+                let start = self.rng.below(self.peers.len() as u32) as usize;
+                self.peers.tell_some(start, TOLD_FIRST, now + RARE_BATCH);
             }
         }
         self.demands.remove(piece);

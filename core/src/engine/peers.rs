@@ -361,6 +361,22 @@ impl<'a> Peers<'a> {
         }
     }
 
+    /// What has changed is to be announced to some nodes by then: the first so many from this row on.
+    pub(super) fn tell_some(&mut self, start: usize, count: usize, due: Instant) {
+        let rows = (start..self.rows.len()).chain(0..start);
+        let mut left = count;
+        for index in rows {
+            if left == 0 {
+                return;
+            }
+            if self.rows[index].is_open() && self.rows[index].role == Role::Node {
+                left -= 1;
+                let due = due.min(self.rows[index].changes_due);
+                self.change(index, |row| row.changes_due = due);
+            }
+        }
+    }
+
     /// Notes that bytes were handed over for a peer.
     pub(super) fn handed_over(&mut self, now: Instant, index: usize, bytes: u32) {
         let ping_due = now + self.tuning.ping;

@@ -5,7 +5,6 @@
 
 use super::event::{Action, Body};
 use super::peers::{NO_TURN, Turn};
-use super::transfers::Step;
 use super::uploads::{Answer, Upload};
 use super::{Engine, PeerError};
 use crate::geometry::PieceIndex;
@@ -19,8 +18,11 @@ const LOADS_MAX: u16 = 2;
 /// How long a seed takes for granted that whom it served still has the piece.
 const SERVED_FOR: Duration = Duration::from_secs(60);
 /// What a queued piece is taken to last, in milliseconds, when a peer is told when to ask again.
-const BUSY_MILLIS_EACH: u32 = 5;
+const BUSY_MILLIS_EACH: u32 = 2;
 const BUSY_MILLIS_MAX: u32 = 500;
+/// Bodies are handed over for so long ahead, so that what is more urgent need not wait longer; but so many bytes at least.
+const UNSENT_SPAN: Duration = Duration::from_millis(10);
+const UNSENT_BYTES_MIN: u64 = 128 << 10;
 /// Requests waiting at a seed above which it redirects whatever the asker says: else all would come at once, and wait.
 const SEED_QUEUE: u32 = 32;
 /// What a seed has sent is given so long to spread before another copy is sent to whom no guest waits for.
@@ -79,21 +81,17 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             return if promised { Answer::Queued } else { Answer::Refuse };
         }
         let sums = self.peers.sums();
-        let queued = sums.uploads + (sums.moving_bytes / u64::from(self.mean_bytes)) as u32;
+        // What the host has been handed waits no less.
+        let unsent_count = u32::try_from(sums.moving_bytes / u64::from(self.mean_bytes)).unwrap_or(u32::MAX);
+        let queued = sums.uploads.saturating_add(unsent_count);
         if self.config.role == Role::Seed {
-            let d = usize::from(request.class == Class::Demand);
             if request.class == Class::Demand && queued == 0 {
-                self.stats.dbg[0] += 1;
                 return Answer::Queued;
             }
-            let first = self.served.last(piece).is_none();
-            let answer = self.redirect(now, index, piece, request, queued).unwrap_or(Answer::Queued);
-            let slot = if first { 1 } else if answer != Answer::Queued { 3 } else { 5 };
-            self.stats.dbg[slot + d] += 1;
-            return answer;
+            return self.redirect(now, index, piece, request, queued).unwrap_or(Answer::Queued);
         }
         if request.class != Class::Demand && queued >= u32::from(self.config.tuning.queue) {
-            return Answer::Busy((queued * BUSY_MILLIS_EACH).min(BUSY_MILLIS_MAX) as u16);
+            return Answer::Busy(queued.saturating_mul(BUSY_MILLIS_EACH).min(BUSY_MILLIS_MAX) as u16);
         }
         Answer::Queued
     }
@@ -235,13 +233,15 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             _ => false,
         };
         let ready = self.uploads.of_peer(index).filter(|(_, upload)| ready(upload));
-        ready.map(|(row, upload)| (turn_of(upload, link.last_served), row)).min()
+        let by_due = self.config.role == Role::Seed;
+        ready.map(|(row, upload)| (turn_of(upload, link.last_served, by_due), row)).min()
     }
 
     /// Whether as much as may be has been handed over and not yet sent. What waits for a peer that takes nothing is not in
     /// the uplink's way.
     pub(super) fn uplink_full(&self) -> bool {
-        self.peers.sums().moving_bytes >= u64::from(self.config.unsent_bytes_max)
+        let bound = self.up.bytes_within(UNSENT_SPAN).max(UNSENT_BYTES_MIN);
+        self.peers.sums().moving_bytes >= bound.min(u64::from(self.config.unsent_bytes_max))
     }
 
     /// Requests that wait for pieces that will not come after all are refused.
@@ -288,7 +288,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
 }
 
 /// By class, then who was served longest ago, then who asked first.
-fn turn_of(upload: &Upload, last_served: Instant) -> Turn {
-    let order = if upload.class == Class::Demand { last_served } else { upload.due };
+fn turn_of(upload: &Upload, last_served: Instant, by_due: bool) -> Turn {
+    let order = if by_due && upload.class != Class::Demand { upload.due } else { last_served };
     [(upload.class as u64) << 62 | order.as_micros(), upload.number]
 }

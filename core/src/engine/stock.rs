@@ -13,6 +13,8 @@ use crate::wire::Class;
 pub(super) struct Stock<'a, 'b> {
     pub(super) peers: &'b Peers<'a>,
     pub(super) own: NodeId,
+    /// Whether nodes may be asked for one more chunk that no guest waits for.
+    pub(super) has_room: bool,
 }
 
 impl Stock<'_, '_> {
@@ -31,8 +33,13 @@ impl Supply for Stock<'_, '_> {
         (0..self.peers.row_words()).map(|word| self.node_holders(chunk, word).count_ones() as u16).sum()
     }
 
+    fn has_room(&self) -> bool {
+        self.has_room
+    }
+
     fn seed_has_room(&self) -> bool {
-        (0..self.peers.row_words()).any(|word| self.peers.askable(Class::Prefetch, word, true) & self.peers.seeds(word) != 0)
+        (0..self.peers.row_words())
+            .any(|word| self.peers.askable(Class::Prefetch, word, true) & self.peers.seeds(word) != 0)
     }
 
     fn owns(&self, chunk: ChunkIndex) -> bool {

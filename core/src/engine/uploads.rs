@@ -43,7 +43,8 @@ pub struct Upload {
 
 impl Upload {
     /// An unused row.
-    pub const EMPTY: Self = Self { answer: Answer::Free, generation: 0, piece: 0, class: Class::Fill, due: Instant::ZERO, number: 0 };
+    pub const EMPTY: Self =
+        Self { answer: Answer::Free, generation: 0, piece: 0, class: Class::Fill, due: Instant::ZERO, number: 0 };
 }
 
 /// All requests.
@@ -100,7 +101,14 @@ impl<'a> Uploads<'a> {
     }
 
     /// Adds a request; none if the peer's rows are used up.
-    pub(super) fn add(&mut self, peer_index: usize, piece: u32, class: Class, due: Instant, answer: Answer) -> Option<usize> {
+    pub(super) fn add(
+        &mut self,
+        peer_index: usize,
+        piece: u32,
+        class: Class,
+        due: Instant,
+        answer: Answer,
+    ) -> Option<usize> {
         let first = peer_index * self.per_peer;
         let free = self.rows[first..first + self.per_peer].iter().position(|row| row.answer == Answer::Free)?;
         let index = first + free;
@@ -195,12 +203,7 @@ impl<'a> ServedTo<'a> {
     }
 
     /// Whom to name to `asker`, of those that `fits` picks: the first who has not been named often enough.
-    pub(super) fn name(
-        &mut self,
-        piece: PieceIndex,
-        asker: PeerId,
-        fits: impl Fn(PeerId) -> bool,
-    ) -> Option<PeerId> {
+    pub(super) fn name(&mut self, piece: PieceIndex, asker: PeerId, fits: impl Fn(PeerId) -> bool) -> Option<PeerId> {
         let place = self.place(piece);
         let row = self.rows[place].iter_mut().find(|row| row.piece == piece.get())?;
         let others = row.nodes_mut().iter_mut().filter(|(peer, _)| *peer != asker && fits(*peer));

@@ -151,14 +151,16 @@ pub trait Supply {
     fn holders(&self, chunk: ChunkIndex) -> u16;
     /// Whether this node, of itself and the nodes that it is linked with, is the one that shall fetch the chunk from a seed.
     fn owns(&self, chunk: ChunkIndex) -> bool;
-    /// Whether a seed can be asked for one more chunk that no guest waits for.
+    /// Whether nodes can be asked for one more chunk that no guest waits for.
+    fn has_room(&self) -> bool;
+    /// The same of a seed.
     fn seed_has_room(&self) -> bool;
 }
 
 /// Tells which guess is fetched next.
 pub trait Order {
     /// The index into `window` (a forecast, soonest first) of the guess to fetch, or none.
-    fn pick(&mut self, now: Instant, window: &[Guess], nodes: bool, supply: &dyn Supply, rng: &mut Rng) -> Option<usize>;
+    fn pick(&mut self, now: Instant, window: &[Guess], supply: &dyn Supply, rng: &mut Rng) -> Option<usize>;
 
     /// When it picks what it has not picked so far, even if nothing happens until then.
     fn next_pick(&self) -> Instant {

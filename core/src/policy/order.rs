@@ -23,8 +23,8 @@ impl Default for WindowedRandom {
 }
 
 impl Order for WindowedRandom {
-    fn pick(&mut self, _now: Instant, window: &[Guess], _nodes: bool, _supply: &dyn Supply, rng: &mut Rng) -> Option<usize> {
-        if window.is_empty() {
+    fn pick(&mut self, _now: Instant, window: &[Guess], supply: &dyn Supply, rng: &mut Rng) -> Option<usize> {
+        if window.is_empty() || !supply.has_room() {
             return None;
         }
         if self.soonest_every > 0 && rng.below(self.soonest_every) == 0 {
@@ -39,14 +39,14 @@ impl Order for WindowedRandom {
 pub struct InOrder;
 
 impl Order for InOrder {
-    fn pick(&mut self, _now: Instant, window: &[Guess], _nodes: bool, _supply: &dyn Supply, _rng: &mut Rng) -> Option<usize> {
-        (!window.is_empty()).then_some(0)
+    fn pick(&mut self, _now: Instant, window: &[Guess], supply: &dyn Supply, _rng: &mut Rng) -> Option<usize> {
+        (!window.is_empty() && supply.has_room()).then_some(0)
     }
 }
 
-/// Each chunk has an owner among the nodes, drawn by rendezvous hashing, who alone fetches it from a seed; all others wait
-/// until a node that they are linked with holds it. Half of the picks take the soonest that can be had so, the others any of
-/// the window, so that nodes in lockstep have something to trade.
+/// Each chunk has an owner among the nodes, drawn by rendezvous hashing, who alone fetches it from a seed, the soonest first;
+/// all others wait until a node that they are linked with holds it. Of what nodes hold, half of the picks take the soonest,
+/// the others the rarest of what is near, so that nodes in lockstep have something to trade.
 ///
 /// *Source* of the hashing: Thaler and Ravishankar, "Using name-based mappings to increase hit rates" (IEEE/ACM ToN 1998).
 #[derive(Debug, Default, Copy, Clone, PartialEq, Eq)]
@@ -58,23 +58,36 @@ pub struct Owners {
 /// An owner that has not fetched what is wanted next for so long is not waited for.
 const OWNER_PATIENCE: Duration = Duration::from_millis(300);
 /// So far ahead the soonest is looked for.
-const URGENT: usize = 16;
+const URGENT: usize = 64;
+/// So far ahead the rarest is looked for first.
+const NEAR: usize = 160;
 
-impl Order for Owners {
-    fn pick(&mut self, now: Instant, window: &[Guess], nodes: bool, supply: &dyn Supply, rng: &mut Rng) -> Option<usize> {
-        let soonest = window.first()?.chunk;
+impl Owners {
+    /// Whether the owner of what is wanted next has been waited for long enough.
+    fn is_impatient(&mut self, now: Instant, soonest: ChunkIndex) -> bool {
         match self.head {
-            Some((chunk, since)) if chunk == soonest && now - since >= OWNER_PATIENCE && nodes => return Some(0),
-            Some((chunk, _)) if chunk == soonest => {}
-            _ => self.head = Some((soonest, now)),
-        }
-        if supply.seed_has_room() {
-            let owned = window.iter().position(|guess| supply.holders(guess.chunk) == 0 && supply.owns(guess.chunk));
-            if owned.is_some() {
-                return owned;
+            Some((chunk, since)) if chunk == soonest => now - since >= OWNER_PATIENCE,
+            _ => {
+                self.head = Some((soonest, now));
+                false
             }
         }
-        if !nodes {
+    }
+}
+
+impl Order for Owners {
+    fn pick(&mut self, now: Instant, window: &[Guess], supply: &dyn Supply, rng: &mut Rng) -> Option<usize> {
+        let is_impatient = self.is_impatient(now, window.first()?.chunk);
+        if is_impatient && supply.has_room() {
+            return Some(0);
+        }
+        if supply.seed_has_room() {
+            let is_mine = |guess: &Guess| supply.holders(guess.chunk) == 0 && supply.owns(guess.chunk);
+            if let Some(mine) = window.iter().position(is_mine) {
+                return Some(mine);
+            }
+        }
+        if !supply.has_room() {
             return None;
         }
         if rng.below(2) == 0
@@ -82,10 +95,12 @@ impl Order for Owners {
         {
             return Some(urgent);
         }
-        let start = rng.below(window.len() as u32) as usize;
-        let places = (start..window.len()).chain(0..start);
-        let rarity = places.map(|index| (supply.holders(window[index].chunk), index)).filter(|(holders, _)| *holders > 0);
-        rarity.min_by_key(|(holders, _)| *holders).map(|(_, index)| index)
+        let near = window.len().min(NEAR);
+        let start = rng.below(near as u32) as usize;
+        let places = (start..near).chain(0..start).chain(near..window.len());
+        let rarity = places.map(|index| (index >= near, supply.holders(window[index].chunk), index));
+        let held = rarity.filter(|(_, holders, _)| *holders > 0);
+        held.min_by_key(|(is_far, holders, _)| (*is_far, *holders)).map(|(_, _, index)| index)
     }
 
     fn next_pick(&self) -> Instant {

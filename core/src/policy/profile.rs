@@ -165,6 +165,7 @@ impl Predictor for Profile<'_> {
         self.skip(view);
         let shortest = view.throughput().chunks_within(BUSY).clamp(WINDOW_MIN, FORECAST_MAX);
         let visits = if self.window == 0 { VISITS_MAX } else { self.window.min(VISITS_MAX) };
+        let mut likely_count = 0;
         let soon = SOON + view.throughput().rtt;
         let mut listed = Listed::default();
         for entry in self.entries.iter().skip(self.first).take(visits) {
@@ -175,6 +176,10 @@ impl Predictor for Profile<'_> {
             }
             let probability = self.evidence.probability(&entry.probabilities);
             let likely = probability >= if ahead <= soon { LIKELY_SOON } else { LIKELY };
+            likely_count += usize::from(likely);
+            if likely_count > FORECAST_MAX {
+                return;
+            }
             if !likely || !view.misses(entry.chunk) || view.is_touched(entry.chunk) {
                 continue;
             }

@@ -22,7 +22,7 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes given to the kernel and not on the wire above which it takes no more: what it has, no demand can overtake.
 #[cfg(target_os = "linux")]
-const NOTSENT_BYTES: u32 = 64 * 1024;
+const NOTSENT_BYTES: u32 = 16 * 1024;
 /// Receive buffer of a socket whose rate is limited, in bytes: it must not hide the limit from the sender.
 const RECEIVE_BYTES_LIMITED: u32 = 64 * 1024;
 const BACKLOG: u32 = 1024;

@@ -26,11 +26,11 @@ pub enum AnyOrder {
 }
 
 impl Order for AnyOrder {
-    fn pick(&mut self, now: Instant, window: &[Guess], nodes: bool, supply: &dyn Supply, rng: &mut Rng) -> Option<usize> {
+    fn pick(&mut self, now: Instant, window: &[Guess], supply: &dyn Supply, rng: &mut Rng) -> Option<usize> {
         match self {
-            Self::WindowedRandom(order) => order.pick(now, window, nodes, supply, rng),
-            Self::InOrder(order) => order.pick(now, window, nodes, supply, rng),
-            Self::Owners(order) => order.pick(now, window, nodes, supply, rng),
+            Self::WindowedRandom(order) => order.pick(now, window, supply, rng),
+            Self::InOrder(order) => order.pick(now, window, supply, rng),
+            Self::Owners(order) => order.pick(now, window, supply, rng),
         }
     }
 

@@ -135,7 +135,7 @@ impl Default for Network {
             payload_share: Share(935_000),
             slow_start: true,
             window: Size(4 << 20),
-            socket: Size(64 << 10),
+            socket: Size(16 << 10),
         }
     }
 }

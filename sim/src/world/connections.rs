@@ -425,7 +425,6 @@ impl<W: Watch> World<'_, W> {
     fn on_head(&mut self, node: usize, peer: PeerId, head: &[u8]) {
         let kind = head.get(2).copied().unwrap_or_default();
         self.note(8, node, u64::from(kind) << 32 | peer.index() as u64);
-        if std::env::var_os("DBG").is_some() { eprintln!("F {} {} {} {}", self.now / 1000, node, kind, head.len()); }
         let tally = &mut self.nodes[node].tally;
         tally.metadata_bytes += head.len() as u64;
         tally.frames += 1;
@@ -464,7 +463,6 @@ impl<W: Watch> World<'_, W> {
 
     fn on_body(&mut self, node: usize, peer: PeerId, piece: u32, bytes: u32, is_genuine: bool) {
         self.note(9, node, u64::from(piece) << 1 | u64::from(is_genuine));
-        if std::env::var_os("DBG").is_some() { let q = self.nodes[node].links.get(peer.index()).copied().flatten().and_then(|l| l.up).map(|(c, side)| self.connections[c as usize].ends[usize::from(1 - side)].node); eprintln!("B {} {} {} {} {}", self.now / 1000, node, piece, bytes, q.unwrap_or(9999)); }
         self.count_body(node, peer, piece, bytes);
         let Some(slot) = self.end_of(node, peer).and_then(|end| end.landing.take()) else { return };
         self.nodes[node].slots[slot.index()] = is_genuine;

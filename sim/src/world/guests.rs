@@ -100,7 +100,6 @@ impl<W: Watch> World<'_, W> {
         self.watch.observe(now, node, Observation::Got { chunk, is_genuine });
         if done {
             let groups = self.setup.scripts[script].groups.len();
-            if std::env::var_os("DBG").is_some() && now - since > 1_000_000 { eprintln!("S {} {} {} {}", now / 1000, node, chunk, (now - since) / 1000); }
             let tally = &mut self.nodes[node].tally;
             tally.stall += now - since;
             tally.stall_bins.resize(STALL_BINS, 0);
@@ -148,7 +147,6 @@ impl<W: Watch> World<'_, W> {
         row.tally.end = Some(self.now + read);
         row.guest = None;
         self.booting -= 1;
-        if self.booting == 0 && std::env::var_os("DBG").is_some() { if let Some(e) = &self.nodes[0].engine { eprintln!("seed: spare {}, first bulk {} demand {}, redirected bulk {} demand {}, again bulk {} demand {}", e.stats().dbg[0], e.stats().dbg[1], e.stats().dbg[2], e.stats().dbg[3], e.stats().dbg[4], e.stats().dbg[5], e.stats().dbg[6]); } }
         if self.setup.scenario.leaving.kind == LeavingKind::AfterBoot {
             self.leave(node);
         }
