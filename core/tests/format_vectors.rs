@@ -9,7 +9,7 @@ use swarmdisk_core::format::leaf::{self, LeafEntry, LeafView};
 use swarmdisk_core::format::manifest::{Codec, Layout, ManifestView};
 use swarmdisk_core::format::profile::{self, ProfileEntry, ProfileView};
 use swarmdisk_core::format::recording::{
-    self, Decoded, Heard, OrderKind, Policies, RECORD_BYTES_MAX, Record, SelectorKind, Setup,
+    self, Decoded, Heard, LiveSetting, OrderKind, Policies, RECORD_BYTES_MAX, Record, SelectorKind, Setup,
 };
 use swarmdisk_core::format::superblock::{SUPERBLOCK_BYTES, Superblock};
 use swarmdisk_core::geometry::Geometry;
@@ -182,6 +182,7 @@ fn setup() -> Setup {
         listen: Address { ip: [1; 16], port: 7000 },
         manifest_bytes: 84,
         profile: Some(Offered { digest: IMAGE, bytes: 300 }),
+        teach: true,
         fill: Fill::Rate(1_000_000),
         seed: 5,
         unsent_bytes_max: 4 << 20,
@@ -189,6 +190,7 @@ fn setup() -> Setup {
     };
     let policies = Policies {
         profile_window: Some(300),
+        live: Some(LiveSetting { lessons: 8192, window: 300 }),
         sequential_ahead: None,
         order: OrderKind::WindowedRandom { soonest_every: 2 },
         selector: SelectorKind::ExpectedCompletion,

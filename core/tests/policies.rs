@@ -7,8 +7,8 @@ use swarmdisk_core::format::profile::ProfileEntry;
 use swarmdisk_core::geometry::{ChunkIndex, Geometry};
 use swarmdisk_core::ids::{GuestId, PeerId};
 use swarmdisk_core::policy::{
-    Access, Candidate, ChunkView, ExpectedCompletion, FORECAST_MAX, Forecast, Guess, InOrder, Mixed, Order, Outcome,
-    Owners, Predictor, Profile, Selector, Sequential, Supply, Want, WindowedRandom,
+    Access, Candidate, ChunkView, ExpectedCompletion, FORECAST_MAX, Forecast, Guess, InOrder, Lesson, Live, Mixed,
+    Order, Outcome, Owners, Predictor, Profile, Selector, Sequential, Supply, Want, WindowedRandom,
 };
 use swarmdisk_core::rng::Rng;
 use swarmdisk_core::time::{Duration, Instant};
@@ -27,6 +27,11 @@ fn chunk(index: u32) -> ChunkIndex {
 fn entries(chunks: impl IntoIterator<Item = u32>) -> &'static [ProfileEntry] {
     let entry = |index| ProfileEntry { chunk: chunk(index), at_millis: 0, probability: 99 };
     chunks.into_iter().map(entry).collect::<Vec<_>>().leak()
+}
+
+/// Storage of live learning.
+fn lessons(count: usize) -> &'static mut [Lesson] {
+    vec![Lesson::EMPTY; count].leak()
 }
 
 /// What is held and what is in flight.
@@ -71,11 +76,16 @@ fn predict(mut predictor: impl Predictor, calls: &[Call]) -> Vec<Vec<u32>> {
     let mut maps = Maps::new();
     let mut forecasts = vec![];
     for (kind, guest, index) in calls {
-        match kind % 8 {
+        match kind % 11 {
             0..=2 => predictor.observe(Instant::from_micros(u64::from(*index)), access(*guest, *index)),
             3 => drop(assign(&mut maps.held, *index, kind & 8 == 0)),
             4 => drop(assign(&mut maps.flight, *index, kind & 8 == 0)),
             5 => predictor.settle(chunk(*index), kind & 8 == 0),
+            6..=8 => {
+                let (now, ago) = (Instant::from_micros(u64::from(*kind)), Duration::from_millis(u64::from(*index)));
+                predictor.learn(now, peer(guest + u16::from(kind / 64 % 2) * 32), chunk(*index), ago);
+            }
+            9 => predictor.forget(peer(*guest)),
             _ => {
                 let guesses = forecast(&mut predictor, &maps);
                 assert!(guesses.len() <= FORECAST_MAX);
@@ -133,9 +143,14 @@ predictor_contract!(profile_without_a_window, Profile::new(entries(0..50), 0));
 predictor_contract!(sequential, Sequential::new(16));
 predictor_contract!(sequential_without_bounds, Sequential::new(u32::MAX));
 predictor_contract!(sequential_that_looks_nowhere, Sequential::new(0));
+predictor_contract!(live, Live::new(lessons(3000), 300));
+predictor_contract!(live_with_little_storage, Live::new(lessons(9), 300));
+predictor_contract!(live_without_storage, Live::new(&mut [], 300));
+predictor_contract!(live_without_bounds, Live::new(lessons(70_000), usize::MAX));
+predictor_contract!(live_that_looks_nowhere, Live::new(lessons(100), 0));
 predictor_contract!(mixed, {
     let profile = Some(Profile::new(entries((0..50).rev()), 20));
-    Mixed { profile, sequential: Some(Sequential::new(16)) }
+    Mixed { profile, live: Some(Live::new(lessons(500), 100)), sequential: Some(Sequential::new(16)) }
 });
 predictor_contract!(mixed_of_nothing, Mixed::default());
 
@@ -432,7 +447,8 @@ fn a_wasted_guess_makes_its_reader_begin_anew() {
 
 #[test]
 fn the_profile_speaks_before_the_sequential_reader() {
-    let mut mixed = Mixed { profile: Some(Profile::new(entries([5, 6]), 10)), sequential: Some(Sequential::new(16)) };
+    let mut mixed =
+        Mixed { profile: Some(Profile::new(entries([5, 6]), 10)), live: None, sequential: Some(Sequential::new(16)) };
     for index in 800..804 {
         mixed.observe(Instant::ZERO, Access { hit: false, ..access(0, index) });
     }

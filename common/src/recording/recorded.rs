@@ -10,6 +10,7 @@ use swarmdisk_core::engine::{Action, Engine, Event, PeerError, Received, SetupEr
 use swarmdisk_core::format::profile::ProfileEntry;
 use swarmdisk_core::format::recording::{Heard, RECORD_BYTES_MAX, Record, Setup, encode, heard_part, start};
 use swarmdisk_core::ids::{Address, PeerId};
+use swarmdisk_core::policy::Lesson;
 use swarmdisk_core::time::Instant;
 use swarmdisk_core::wire::HEAD_BYTES_MAX;
 
@@ -35,10 +36,10 @@ impl<'a> Recorded<'a> {
     pub fn new(
         setup: &Setup,
         profile: &'a [ProfileEntry],
-        storage: Storage<'a>,
+        (storage, lessons): (Storage<'a>, &'a mut [Lesson]),
         sink: Option<Sink>,
     ) -> Result<Self, SetupError> {
-        let policies = make(setup.policies, profile);
+        let policies = make(setup.policies, profile, lessons);
         let engine = Engine::new(setup.now, setup.geometry, setup.config.clone(), storage, policies)?;
         let mut recorded = Self { engine, recorder: None };
         if let Some(mut sink) = sink

@@ -116,8 +116,13 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             }
         }
         let change_next = self.changes.next();
+        let learns = hello.features & wire::FEATURE_TEACH != 0 && self.config.teach;
+        let taught = hello.role == Role::Node || learns;
+        let has_lessons = taught && self.touches.len() > 0;
         self.peers.change(peer.index(), |row| {
             row.state = State::Open;
+            row.taught = taught;
+            row.changes_due = if has_lessons { now } else { Instant::NEVER };
             row.role = hello.role;
             row.node = hello.node;
             row.requests_max = hello.requests_max.max(1);
@@ -243,7 +248,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             self.peers.change(index, |row| row.hello_sent = true);
             let hello = Hello {
                 version: wire::VERSION,
-                features: 0,
+                features: if self.config.teach { wire::FEATURE_TEACH } else { 0 },
                 image: self.config.image,
                 node: self.config.node,
                 listen: self.config.listen,
@@ -321,11 +326,11 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         self.transmit(now, index, &Frame::Peers(wire::Peers { addresses: &packed[..length] }), None, head)
     }
 
-    /// The map at first, then changes in batches. A seed needs neither: it never asks.
+    /// The map at first, then in batches what guests have touched and what has changed. A seed needs no map: it never asks.
     fn poll_holdings(&mut self, now: Instant, index: usize, head: &mut [u8]) -> Option<Action> {
         let pieces = self.geometry.piece_count();
         if self.peers.at(index).role == Role::Seed {
-            return None;
+            return self.poll_touches(now, index, true, head);
         }
         let first = self.peers.at(index).map_next;
         let nothing_to_tell = first == 0 && self.held().next(0, true).is_none();
@@ -337,12 +342,33 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         if now < row.changes_due {
             return None;
         }
+        if let Some(action) = self.poll_touches(now, index, false, head) {
+            return Some(action);
+        }
+        let row = self.peers.at(index);
         if !self.changes.reaches(row.change_next) {
             let change_next = self.changes.next();
             self.peers.change(index, |row| row.change_next = change_next);
             return self.poll_map(now, index, 0, head);
         }
         self.poll_changes(now, index, head)
+    }
+
+    /// One frame of what guests have touched since the peer was told last. `alone`: nothing else is due with it.
+    fn poll_touches(&mut self, now: Instant, index: usize, alone: bool, head: &mut [u8]) -> Option<Action> {
+        let row = self.peers.at(index);
+        if now < row.changes_due {
+            return None;
+        }
+        let is_due = row.taught && row.touch_next < self.touches.len();
+        let mut buffer = [0; LIST_BYTES_MAX];
+        let (frame, next) = self.touches.told(now, row.touch_next, &mut buffer);
+        let all_told = !is_due || next == self.touches.len();
+        self.peers.change(index, |row| {
+            row.touch_next = if is_due { next } else { row.touch_next };
+            row.changes_due = if alone && all_told { Instant::NEVER } else { row.changes_due };
+        });
+        if is_due { self.transmit(now, index, &Frame::Touched(frame), None, head) } else { None }
     }
 
     fn poll_map(&mut self, now: Instant, index: usize, first: u32, head: &mut [u8]) -> Option<Action> {

@@ -18,7 +18,7 @@ use crate::wire::{self, Full, HEAD_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 
 /// Version of recordings that this code writes and reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Length of what is before the first record.
 pub const START_BYTES: usize = 12;
 /// Longest payload of a record: a frame's head and what is said of it, or what an engine is made of.
@@ -106,12 +106,23 @@ pub struct Setup {
 pub struct Policies {
     /// Follows a profile, looking so many entries ahead.
     pub profile_window: Option<u32>,
+    /// Follows what other nodes' guests touch.
+    pub live: Option<LiveSetting>,
     /// Follows sequential readers, looking so many chunks ahead.
     pub sequential_ahead: Option<u32>,
     /// The order of prefetching.
     pub order: OrderKind,
     /// The choice of peers.
     pub selector: SelectorKind,
+}
+
+/// How live learning is set.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveSetting {
+    /// Chunks that it keeps in mind; as much storage.
+    pub lessons: u16,
+    /// It looks so many chunks ahead.
+    pub window: u32,
 }
 
 /// Orders of prefetching, as recorded.
@@ -354,6 +365,7 @@ mod tests {
             listen: Address { ip: [0xff; 16], port: u16::MAX },
             manifest_bytes: u32::MAX,
             profile: Some(offered),
+            teach: true,
             fill: Fill::Rate(u64::MAX),
             seed: u64::MAX,
             unsent_bytes_max: u32::MAX,
@@ -361,6 +373,7 @@ mod tests {
         };
         let policies = Policies {
             profile_window: Some(u32::MAX),
+            live: Some(LiveSetting { lessons: u16::MAX, window: u32::MAX }),
             sequential_ahead: Some(u32::MAX),
             order: OrderKind::WindowedRandom { soonest_every: u32::MAX },
             selector: SelectorKind::ExpectedCompletion,
@@ -450,7 +463,7 @@ mod tests {
     #[test]
     fn another_file_is_refused() {
         assert_eq!(check_start(&start()), Ok(()));
-        assert_eq!(check_start(b"SWARMREC\x02\0\0\0"), Err(RecordingError::Version(2)));
+        assert_eq!(check_start(b"SWARMREC\x01\0\0\0"), Err(RecordingError::Version(1)));
         assert_eq!(check_start(b"SWARMPRF\x01\0\0\0"), Err(RecordingError::Foreign));
     }
 

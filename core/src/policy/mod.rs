@@ -3,12 +3,14 @@
 //! *Purpose*: small traits that see neither the engine nor each other. *Invariants*: integers only; the same seed and the
 //! same calls give the same answers. *Bounds*: each call costs at most O(its candidates).
 
+mod live;
 mod mixed;
 mod order;
 mod profile;
 mod selector;
 mod sequential;
 
+pub use live::{Lesson, Live, TELLERS_MAX};
 pub use mixed::Mixed;
 pub use order::{InOrder, Owners, WindowedRandom};
 pub use profile::Profile;
@@ -86,6 +88,13 @@ pub trait Predictor {
     fn forecast(&mut self, now: Instant, view: &ChunkView<'_>, out: &mut Forecast);
     /// A guess that was fetched has been used by a guest, or was lost without.
     fn settle(&mut self, chunk: ChunkIndex, used: bool);
+    /// A guest of the node at the other end of a link touched a chunk for the first time, so long `ago`; says whether there
+    /// may be more to guess now. From a peer, told in order, true or not.
+    fn learn(&mut self, _now: Instant, _peer: PeerId, _chunk: ChunkIndex, _ago: Duration) -> bool {
+        false
+    }
+    /// The link is gone.
+    fn forget(&mut self, _peer: PeerId) {}
 }
 
 /// Who has how much of what is to be fetched.

@@ -23,6 +23,11 @@ impl<'a> Profile<'a> {
     pub fn new(entries: &'a [ProfileEntry], window: usize) -> Self {
         Self { entries, window, first: 0 }
     }
+
+    /// Whether the profile has the chunk, at O(entries).
+    pub fn lists(&self, chunk: ChunkIndex) -> bool {
+        self.entries.iter().any(|entry| entry.chunk == chunk)
+    }
 }
 
 impl Predictor for Profile<'_> {

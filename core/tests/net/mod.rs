@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use swarmdisk_core::bitmap::Bits;
 use swarmdisk_core::engine::{
     Action, Body, Change, Config, Contact, Demand, Engine, Event, Fill, Footprint, Landing, Limits, PeerRow, Received,
-    Served, Stats, Storage, Transfer, Tuning, Upload, Verdict,
+    Served, Stats, Storage, Touch, Transfer, Tuning, Upload, Verdict,
 };
 use swarmdisk_core::format::profile::ProfileEntry;
 use swarmdisk_core::geometry::{Geometry, LEAF_CHUNKS, Piece, PieceIndex};
 use swarmdisk_core::ids::{Address, Digest, GuestId, NodeId, PeerId, SlotId};
-use swarmdisk_core::policy::{ExpectedCompletion, Mixed, Profile, Sequential, WindowedRandom};
+use swarmdisk_core::policy::{ExpectedCompletion, Lesson, Live, Mixed, Profile, Sequential, WindowedRandom};
 use swarmdisk_core::rng::mix;
 use swarmdisk_core::time::{Duration, Instant};
 use swarmdisk_core::wire::{HEAD_BYTES_MAX, Kind, Role};
@@ -29,6 +29,7 @@ pub struct NodeSpec {
     pub rate: u64,
     pub profile: &'static [ProfileEntry],
     pub sequential: bool,
+    pub live: bool,
     pub fill: Fill,
     /// Chunks that the guest reads, in order, and its think time before each.
     pub trace: Vec<(u64, u32)>,
@@ -40,8 +41,8 @@ pub struct NodeSpec {
 impl NodeSpec {
     pub fn node(rate: u64) -> Self {
         let limits = Limits { peers: 60, ..Limits::NODE };
-        let (profile, sequential, fill) = (&[][..], false, Fill::Off);
-        Self { role: Role::Node, rate, profile, sequential, fill, trace: vec![], lies: false, limits }
+        let (profile, sequential, live, fill) = (&[][..], false, false, Fill::Off);
+        Self { role: Role::Node, rate, profile, sequential, live, fill, trace: vec![], lies: false, limits }
     }
 
     pub fn seed(rate: u64) -> Self {
@@ -117,6 +118,7 @@ pub fn storage(need: Footprint) -> Storage<'static> {
         contacts: leak(Contact::EMPTY, need.contacts),
         changes: leak(Change::EMPTY, need.changes),
         served: leak(Served::EMPTY, need.served),
+        touches: leak(Touch::EMPTY, need.touches),
     }
 }
 
@@ -129,6 +131,7 @@ pub fn config(index: usize, role: Role, limits: Limits) -> Config {
         listen: address(index),
         manifest_bytes: 1000,
         profile: None,
+        teach: true,
         fill: Fill::Off,
         seed: index as u64 + 1,
         unsent_bytes_max: u32::MAX,
@@ -160,6 +163,7 @@ pub fn fresh_engine(geometry: Geometry, index: usize, spec: &NodeSpec) -> TestEn
     config.fill = spec.fill;
     let policies = Mixed {
         profile: (!spec.profile.is_empty()).then(|| Profile::new(spec.profile, 300)),
+        live: spec.live.then(|| Live::new(leak(Lesson::EMPTY, 4096), 300)),
         sequential: spec.sequential.then(|| Sequential::new(16)),
     };
     let need = Footprint::of(geometry, spec.limits);

@@ -79,10 +79,10 @@ pub(crate) async fn run(
 ) {
     let clock = Clock::start();
     let geometry = setup.pieces.store().geometry();
-    let mut memory = Memory::new(Footprint::of(geometry, setup.config.limits));
     let entries = setup.entries;
     let slots = setup.config.limits.transfers.into();
     let policies = policies(setup.prefetch, !entries.is_empty());
+    let mut memory = Memory::new(Footprint::of(geometry, setup.config.limits), &policies);
     let made_of = recording::Setup { now: clock.now(), geometry, config: setup.config, policies };
     let sink = setup.recorder.as_ref().map(EngineRecorder::sink);
     let mut engine = match Recorded::new(&made_of, &entries, memory.storage(), sink) {

@@ -84,6 +84,8 @@ pub struct NodeOptions {
     pub profile: Option<Bytes>,
     /// What guesses are made from.
     pub prefetch: Prefetch,
+    /// A node: whether others are told what its guests touch, seeds if they ask for it. A seed: whether it asks for it.
+    pub teach: bool,
     /// Whether to fetch what nobody has asked for.
     pub fill: Fill,
     /// What all links may send and receive; share one between nodes of a process whose limit is for all of them.
@@ -106,6 +108,7 @@ impl NodeOptions {
             advertise: None,
             profile: None,
             prefetch: Prefetch::default(),
+            teach: true,
             fill: Fill::Off,
             rates: Rates::default(),
             contacts: Vec::new(),
@@ -116,7 +119,7 @@ impl NodeOptions {
 
     /// For a seed of this image.
     pub fn seed(store: Arc<Store>) -> Self {
-        Self { role: Role::Seed, limits: Limits::SEED, prefetch: Prefetch::Off, ..Self::new(store) }
+        Self { role: Role::Seed, limits: Limits::SEED, prefetch: Prefetch::Off, teach: false, ..Self::new(store) }
     }
 }
 
@@ -230,6 +233,7 @@ fn config(options: &NodeOptions) -> Config {
         listen,
         manifest_bytes: options.store.manifest_bytes().len() as u32,
         profile: options.profile.as_ref().map(offered),
+        teach: options.teach,
         fill: options.fill,
         seed: u64::from_le_bytes(std::array::from_fn(|at| node.0[at])),
         unsent_bytes_max: if options.rates.up.is_some() { UNSENT_BYTES_LIMITED } else { UNSENT_BYTES },
