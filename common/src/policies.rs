@@ -3,13 +3,46 @@
 //! *Invariants*: all that an engine may do by itself follows from its [`Policies`] and the profile.
 //! *Bounds*: windows of [`PROFILE_WINDOW`], [`LIVE`] and [`SEQUENTIAL_AHEAD`].
 
+use std::fmt;
 use swarmdisk_core::engine::Engine;
 use swarmdisk_core::format::profile::ProfileEntry;
 use swarmdisk_core::format::recording::{LiveSetting, OrderKind, Policies, SelectorKind};
-use swarmdisk_core::policy::{ExpectedCompletion, Lesson, Live, Mixed, Profile, Sequential, WindowedRandom};
+use swarmdisk_core::geometry::ChunkIndex;
+use swarmdisk_core::ids::PeerId;
+use swarmdisk_core::policy::{
+    Access, ChunkView, ExpectedCompletion, Forecast, Lesson, Live, Mixed, Predictor, Profile, Sequential,
+    WindowedRandom,
+};
+use swarmdisk_core::time::{Duration, Instant};
 
-/// What foresees: a profile, live learning, sequential reads, or all of them.
-pub type NodePredictor<'a> = Mixed<'a>;
+/// What foresees: a profile, live learning, sequential reads, or all of them; and who takes notes of what is told.
+pub struct NodePredictor<'a> {
+    mixed: Mixed<'a>,
+    pupil: Option<Pupil>,
+}
+
+/// What other nodes tell of their guests.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// A chunk was touched for the first time.
+    Touched {
+        /// By the guest of whom.
+        peer: PeerId,
+        /// When, in microseconds of this node's clock; before its origin, maybe.
+        at_micros: i64,
+        /// Which.
+        chunk: ChunkIndex,
+    },
+    /// The link is gone.
+    Left {
+        /// Which.
+        peer: PeerId,
+    },
+}
+
+/// Takes notes of what is told. It must not wait.
+pub type Pupil = Box<dyn FnMut(Told) + Send>;
+
 /// What orders prefetches.
 pub type NodeOrder = WindowedRandom;
 /// What chooses peers.
@@ -58,6 +91,7 @@ pub fn make<'a>(
     policies: Policies,
     profile: &'a [ProfileEntry],
     lessons: &'a mut [Lesson],
+    pupil: Option<Pupil>,
 ) -> (NodePredictor<'a>, NodeOrder, NodeSelector) {
     let predictor = Mixed {
         profile: policies.profile_window.map(|window| Profile::new(profile, window as usize)),
@@ -66,5 +100,42 @@ pub fn make<'a>(
     };
     let OrderKind::WindowedRandom { soonest_every } = policies.order;
     let SelectorKind::ExpectedCompletion = policies.selector;
-    (predictor, WindowedRandom { soonest_every }, ExpectedCompletion)
+    (NodePredictor { mixed: predictor, pupil }, WindowedRandom { soonest_every }, ExpectedCompletion)
+}
+
+impl Predictor for NodePredictor<'_> {
+    fn observe(&mut self, now: Instant, access: Access) {
+        self.mixed.observe(now, access);
+    }
+
+    fn forecast(&mut self, now: Instant, view: &ChunkView<'_>, out: &mut Forecast) {
+        self.mixed.forecast(now, view, out);
+    }
+
+    fn settle(&mut self, chunk: ChunkIndex, used: bool) {
+        self.mixed.settle(chunk, used);
+    }
+
+    fn learn(&mut self, now: Instant, peer: PeerId, chunk: ChunkIndex, ago: Duration) -> bool {
+        if let Some(pupil) = &mut self.pupil {
+            let micros = |micros: u64| i64::try_from(micros).unwrap_or(i64::MAX);
+            let at_micros = micros(now.as_micros()).saturating_sub(micros(ago.as_micros()));
+            pupil(Told::Touched { peer, at_micros, chunk });
+        }
+        self.mixed.learn(now, peer, chunk, ago)
+    }
+
+    fn forget(&mut self, peer: PeerId) {
+        if let Some(pupil) = &mut self.pupil {
+            pupil(Told::Left { peer });
+        }
+        self.mixed.forget(peer);
+    }
+}
+
+impl fmt::Debug for NodePredictor<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let takes_notes = self.pupil.is_some();
+        f.debug_struct("NodePredictor").field("mixed", &self.mixed).field("takes_notes", &takes_notes).finish()
+    }
 }

@@ -3,7 +3,7 @@
 //! *Invariants*: the engine does the same whether it is recorded or not; without a sink nothing is done but to look
 //! whether there is one. *Bounds*: a record a call, of at most [`RECORD_BYTES_MAX`] bytes.
 
-use crate::policies::{NodeEngine, make};
+use crate::policies::{NodeEngine, Pupil, make};
 use std::fmt;
 use std::ops::Deref;
 use swarmdisk_core::engine::{Action, Engine, Event, PeerError, Received, SetupError, Storage};
@@ -29,7 +29,8 @@ struct Recorder {
 }
 
 impl<'a> Recorded<'a> {
-    /// Makes an engine as `setup` says, which follows `profile` if its policies do; recorded if there is a `sink`.
+    /// Makes an engine as `setup` says, which follows `profile` if its policies do; recorded if there is a `sink`. What it is told
+    /// of others' guests the `pupil` hears, too.
     ///
     /// # Errors
     /// As [`Engine::new`]; nothing was recorded.
@@ -38,8 +39,9 @@ impl<'a> Recorded<'a> {
         profile: &'a [ProfileEntry],
         (storage, lessons): (Storage<'a>, &'a mut [Lesson]),
         sink: Option<Sink>,
+        pupil: Option<Pupil>,
     ) -> Result<Self, SetupError> {
-        let policies = make(setup.policies, profile, lessons);
+        let policies = make(setup.policies, profile, lessons, pupil);
         let engine = Engine::new(setup.now, setup.geometry, setup.config.clone(), storage, policies)?;
         let mut recorded = Self { engine, recorder: None };
         if let Some(mut sink) = sink

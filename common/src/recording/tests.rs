@@ -175,7 +175,7 @@ fn recorded(steps: &[Step]) -> (Vec<u8>, Vec<Action>) {
 fn run(steps: &[Step], sink: Option<Sink>) -> Vec<Action> {
     let (setup, profile) = (setup(), profile());
     let mut memory = Memory::new(Footprint::of(setup.geometry, setup.config.limits), &setup.policies);
-    let engine = Recorded::new(&setup, &profile, memory.storage(), sink).unwrap();
+    let engine = Recorded::new(&setup, &profile, memory.storage(), sink, None).unwrap();
     let mut host = Host { engine, now: setup.now, peers: Vec::new(), polled: Vec::new() };
     steps.iter().for_each(|step| host.step(*step));
     host.polled

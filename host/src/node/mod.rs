@@ -11,6 +11,7 @@
 //! | `link`, `socket`, `pacer` | links, their making, their rates |
 //! | `pieces`, `waiters` | payloads and blocking threads; guests that wait |
 //! | `disk`, `touches` | what guests read through |
+//! | `learner` | a seed's: the profile from what nodes tell |
 //! | `listen`, `bootstrap` | strangers that come; an image that is not known yet |
 
 mod actions;
@@ -19,6 +20,7 @@ mod clock;
 mod disk;
 mod engine_task;
 mod handle;
+mod learner;
 mod link;
 mod listen;
 mod message;
@@ -177,16 +179,21 @@ impl Node {
     pub async fn start(options: NodeOptions) -> Result<NodeHandle, NodeError> {
         let entries = options.profile.as_deref().map(|profile| read_profile(profile, &options.store)).transpose()?;
         let config = config(&options);
+        let entries = entries.unwrap_or_default();
         let recorder = options.record_engine.as_deref().map(EngineRecorder::create).transpose()?;
         let (sender, messages) = mpsc::channel(MESSAGES);
         let (requests, asked) = mpsc::unbounded_channel();
         let (ready, started) = oneshot::channel();
+        let learns = options.role == Role::Seed && options.teach;
+        let run_count = options.profile.as_deref().and_then(|profile| run_count(profile, &options.store));
+        let before = run_count.map(|count| (count, entries.clone()));
         let pieces = Arc::new(Pieces::new(options.store.clone()));
         let setup = Setup {
             credit_bytes: CREDIT_BYTES.max(2 * options.store.geometry().chunk_bytes()),
             config,
             prefetch: options.prefetch,
-            entries: entries.unwrap_or_default(),
+            pupil: learns.then(|| learner::start(options.store.clone(), before, requests.downgrade())),
+            entries,
             profile: options.profile.unwrap_or_default(),
             pieces: pieces.clone(),
             rates: options.rates,
@@ -217,6 +224,11 @@ fn read_profile(profile: &[u8], store: &Store) -> Result<Vec<ProfileEntry>, Node
     Ok(view.entries().collect())
 }
 
+/// From how many runs it was merged.
+fn run_count(profile: &[u8], store: &Store) -> Option<u16> {
+    Some(ProfileView::parse(profile, store.image(), store.geometry()).ok()?.run_count())
+}
+
 fn config(options: &NodeOptions) -> Config {
     let listen = match options.advertise {
         None => Address::NONE,
@@ -225,8 +237,9 @@ fn config(options: &NodeOptions) -> Config {
     };
     let node = random_node();
     let offered = |profile: &Bytes| Offered { digest: digest_of(profile), bytes: profile.len() as u32 };
+    let tells = options.role == Role::Node && options.teach;
     Config {
-        limits: options.limits,
+        limits: Limits { touches: if tells { options.limits.touches } else { 0 }, ..options.limits },
         node,
         image: options.store.image(),
         role: options.role,
