@@ -64,6 +64,7 @@ struct Node {
     guest_next: usize,
     guest_waits: Option<u32>,
     finished_at: Option<u64>,
+    demand_misses: usize,
     control_bytes: u64,
     have_bytes: u64,
     body_bytes: u64,
@@ -216,6 +217,7 @@ impl Net {
             guest_next: 0,
             guest_waits: None,
             finished_at: None,
+            demand_misses: 0,
             control_bytes: 0,
             have_bytes: 0,
             body_bytes: 0,
@@ -317,7 +319,7 @@ impl Net {
             Ok(Received::Head { consumed, body: landing }) => {
                 assert_eq!(consumed, head.len());
                 node.control_bytes += head.len() as u64;
-                if (Kind::Map as u8..=Kind::Lost as u8).contains(&head[2]) {
+                if (Kind::Map as u8..=Kind::Lost as u8).contains(&head[2]) || head[2] == Kind::Touched as u8 {
                     node.have_bytes += head.len() as u64;
                 }
                 node.body_bytes += body.map_or(0, |(bytes, _)| u64::from(bytes));
@@ -349,6 +351,7 @@ impl Net {
             self.guest_got(index);
         } else {
             node.guest_waits = Some(number);
+            node.demand_misses += 1;
             self.tell(index, Event::Wanted { guest: GuestId(0), chunk });
         }
     }
@@ -513,7 +516,12 @@ impl Net {
         self.nodes[index].kept.len()
     }
 
-    /// Bytes received by all nodes: announcements of what is held, and everything.
+    /// Reads of its guest that had to wait.
+    pub fn demand_misses(&self, index: usize) -> usize {
+        self.nodes[index].demand_misses
+    }
+
+    /// Bytes received by all nodes: announcements of what is held and touched, and everything.
     pub fn traffic(&self) -> (u64, u64) {
         let have = self.nodes.iter().map(|node| node.have_bytes).sum();
         let all = self.nodes.iter().map(|node| node.control_bytes + node.body_bytes).sum();
