@@ -462,7 +462,9 @@ fn run_guest(
     let (mut fetched, mut missed) = (vec![], vec![]);
     for index in reads {
         let guesses = forecast(predictor, maps);
-        guesses.iter().for_each(|guess| drop(assign(&mut maps.held, *guess, true)));
+        for guess in &guesses {
+            assign(&mut maps.held, *guess, true);
+        }
         fetched.extend(guesses);
         if assign(&mut maps.held, index, true) {
             missed.push(index);
