@@ -330,7 +330,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     fn poll_holdings(&mut self, now: Instant, index: usize, head: &mut [u8]) -> Option<Action> {
         let pieces = self.geometry.piece_count();
         if self.peers.at(index).role == Role::Seed {
-            return self.poll_touches(now, index, true, head);
+            return self.poll_touches(now, index, head);
         }
         let first = self.peers.at(index).map_next;
         let nothing_to_tell = first == 0 && self.held().next(0, true).is_none();
@@ -342,33 +342,33 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         if now < row.changes_due {
             return None;
         }
-        if let Some(action) = self.poll_touches(now, index, false, head) {
-            return Some(action);
-        }
-        let row = self.peers.at(index);
         if !self.changes.reaches(row.change_next) {
             let change_next = self.changes.next();
             self.peers.change(index, |row| row.change_next = change_next);
             return self.poll_map(now, index, 0, head);
         }
-        self.poll_changes(now, index, head)
+        if row.change_next < self.changes.next()
+            && let Some(action) = self.poll_changes(now, index, head)
+        {
+            return Some(action);
+        }
+        self.poll_touches(now, index, head)
     }
 
-    /// One frame of what guests have touched since the peer was told last. `alone`: nothing else is due with it.
-    fn poll_touches(&mut self, now: Instant, index: usize, alone: bool, head: &mut [u8]) -> Option<Action> {
+    /// One frame of what guests have touched since the peer was told last: what is due beside has been said.
+    fn poll_touches(&mut self, now: Instant, index: usize, head: &mut [u8]) -> Option<Action> {
         let row = self.peers.at(index);
         if now < row.changes_due {
             return None;
         }
-        let is_due = row.taught && row.touch_next < self.touches.len();
         let mut buffer = [0; LIST_BYTES_MAX];
-        let (frame, next) = self.touches.told(now, row.touch_next, &mut buffer);
-        let all_told = !is_due || next == self.touches.len();
-        self.peers.change(index, |row| {
-            row.touch_next = if is_due { next } else { row.touch_next };
-            row.changes_due = if alone && all_told { Instant::NEVER } else { row.changes_due };
-        });
-        if is_due { self.transmit(now, index, &Frame::Touched(frame), None, head) } else { None }
+        let (touch_next, held) = (row.touch_next, Bits::new(self.own.held, self.geometry.piece_count()));
+        let told = self.touches.told(now, touch_next, held, &mut buffer).filter(|_| row.taught);
+        // What is left is told when the next change is.
+        let (changes_due, next) = told.map_or((Instant::NEVER, touch_next), |(_, next)| (row.changes_due, next));
+        self.peers.change(index, |row| (row.changes_due, row.touch_next) = (changes_due, next));
+        let (frame, _) = told?;
+        self.transmit(now, index, &Frame::Touched(frame), None, head)
     }
 
     fn poll_map(&mut self, now: Instant, index: usize, first: u32, head: &mut [u8]) -> Option<Action> {
@@ -407,11 +407,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             }
             number += 1;
         }
-        let all_told = number == self.changes.next();
-        self.peers.change(index, |row| {
-            row.change_next = number;
-            row.changes_due = if all_told { Instant::NEVER } else { row.changes_due };
-        });
+        self.peers.change(index, |row| row.change_next = number);
         if pieces.is_empty() {
             return None;
         }

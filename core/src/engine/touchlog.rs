@@ -4,9 +4,13 @@
 //! *Bounds*: as many as `Limits::touches`. When it is full nothing more is logged: the beginning of a run is what those
 //! that begin later need most; they foresee the rest as if there were no log.
 
+use crate::bitmap::Bits;
 use crate::geometry::ChunkIndex;
 use crate::time::{Duration, Instant};
 use crate::wire::{Touched, TouchesEncoder};
+
+/// A touch of a chunk that is not held is told after so long.
+const UNHELD: Duration = Duration::from_millis(500);
 
 /// A first touch; opaque to the caller.
 #[derive(Debug, Copy, Clone)]
@@ -52,19 +56,27 @@ impl<'a> TouchLog<'a> {
         true
     }
 
-    /// What a frame with the touches from number `first` on says, as many as fit into `list`; and the number of the next.
-    pub(super) fn told<'b>(&self, now: Instant, first: u16, list: &'b mut [u8]) -> (Touched<'b>, u16) {
+    /// What a frame with the touches from number `first` on says, as many as fit into `list`, and the number of the next;
+    /// none if there is nothing to say. A chunk that is not held yet is waited for: who hears of it would ask a seed.
+    pub(super) fn told<'b>(
+        &self,
+        now: Instant,
+        first: u16,
+        held: Bits<'_>,
+        list: &'b mut [u8],
+    ) -> Option<(Touched<'b>, u16)> {
         let (mut next, mut before) = (first, 0);
+        let at = |millis: u32| self.start + Duration::from_millis(millis.into());
         let mut encoder = TouchesEncoder::new(list);
         for row in &self.rows[usize::from(first).min(self.len)..self.len] {
-            if encoder.push(row.chunk, row.millis.saturating_sub(before)).is_err() {
+            let is_ready = held.get(row.chunk) || now - at(row.millis) >= UNHELD;
+            if !is_ready || encoder.push(row.chunk, row.millis.saturating_sub(before)).is_err() {
                 break;
             }
             (next, before) = (next + 1, row.millis);
         }
         let length = encoder.finish();
-        let age = now - (self.start + Duration::from_millis(before.into()));
-        let age_millis = u32::try_from(age.as_micros() / 1000).unwrap_or(u32::MAX);
-        (Touched { age_millis, touches: &list[..length] }, next)
+        let age_millis = u32::try_from((now - at(before)).as_micros() / 1000).unwrap_or(u32::MAX);
+        (next > first).then_some((Touched { age_millis, touches: &list[..length] }, next))
     }
 }

@@ -14,7 +14,11 @@ fn logging(touches: u16) -> impl FnOnce(&mut Config) {
     move |config| config.limits.touches = touches
 }
 
+/// A guest reads a chunk that is held.
 fn touches(hand: &mut Hand, chunk: u32) {
+    if !hand.engine.holds(hand.piece(chunk)) {
+        hand.keeps(chunk..chunk + 1);
+    }
     let chunk = hand.chunk(chunk);
     hand.tell(Event::Touched { guest: GuestId(0), chunk });
 }
@@ -50,7 +54,7 @@ fn a_node_is_told_first_touches_in_batches() {
     let peer = hand.link(1, Role::Node);
     touches(&mut hand, 5);
     hand.wait_micros(20_000);
-    hand.wants(9);
+    touches(&mut hand, 9);
     touches(&mut hand, 5);
     assert_eq!(told(&mut hand, peer), [], "the batch is gathered");
     hand.wait_micros(BATCH);
@@ -61,6 +65,31 @@ fn a_node_is_told_first_touches_in_batches() {
     touches(&mut hand, 2);
     hand.wait_micros(BATCH);
     assert_eq!(told(&mut hand, peer), [(60, vec![(2, 0)])], "what is new, each chunk once");
+}
+
+#[test]
+fn what_is_touched_is_told_once_it_is_held() {
+    let mut hand = Hand::new(logging(100));
+    let seed = hand.holder(1, Role::Seed, 0..PIECES);
+    let peer = hand.link(2, Role::Node);
+    hand.wants(9);
+    assert_eq!(hand.asks().len(), 2);
+    hand.wait_micros(2 * BATCH);
+    assert_eq!(told(&mut hand, peer), [], "who heard of it would ask the seed as well");
+    hand.gets(seed, CHUNKS);
+    hand.gets(seed, 9);
+    hand.wait_micros(BATCH);
+    let frames = hand.says(peer);
+    let is = |at: usize, which: fn(&Frame<'_>) -> bool| frames.get(at).is_some_and(which);
+    assert!(is(0, |frame| matches!(frame, Frame::Map(_) | Frame::Have(_))), "{frames:?}");
+    assert!(is(1, |frame| matches!(frame, Frame::Touched(_))), "{frames:?}");
+    // What cannot be had is told at last.
+    hand.wants(500);
+    hand.wait_micros(600_000);
+    touches(&mut hand, 10);
+    hand.wait_micros(BATCH);
+    let chunks: Vec<u32> = told(&mut hand, peer).iter().flat_map(|(_, list)| list).map(|(chunk, _)| *chunk).collect();
+    assert_eq!(chunks, [500, 10]);
 }
 
 #[test]
