@@ -111,6 +111,7 @@ pub struct Live<'a> {
     /// The own guests' last touch and when, as of a teller.
     cursor: u16,
     last_micros: i64,
+    /// Where the last few touches were, in a ring; and how many there were, each row's first.
     recent: [u32; RECENT],
     recent_count: usize,
     /// Chunks touched after they had been told, and fetched in vain.
@@ -303,7 +304,7 @@ impl Predictor for Live<'_> {
         }
         row.flags |= TOUCHED;
         self.recent[self.recent_count % RECENT] = row.at_millis;
-        self.recent_count = self.recent_count.wrapping_add(1).max(self.recent_count.min(RECENT));
+        self.recent_count += 1;
         let (tellers, was_wasted) = (row.tellers, row.is(WASTED));
         if tellers == 0 {
             return;
