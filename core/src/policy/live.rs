@@ -255,11 +255,11 @@ impl<'a> Live<'a> {
         }
     }
 
-    /// Leaves behind what the guests have touched or passed by.
+    /// Leaves behind what the guests have touched or passed by, or another predictor guesses.
     fn advance(&mut self, view: &ChunkView<'_>) {
         let place = self.place();
         while let Some(row) = self.rows.get_mut(usize::from(self.first)) {
-            if !row.is(TOUCHED) && row.at_millis >= place {
+            if !row.is(TOUCHED | FORESEEN) && row.at_millis >= place {
                 return;
             }
             row.flags |= PASSED;
