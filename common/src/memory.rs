@@ -1,8 +1,10 @@
-//! An engine's tables, which whoever runs it owns.
+//! An engine's tables, and its policies', which whoever runs it owns.
 //!
-//! *Bounds*: what [`Footprint::of`] says, taken once.
+//! *Bounds*: what [`Footprint::of`] and [`Policies`] say, taken once.
 
-use swarmdisk_core::engine::{Change, Contact, Demand, Footprint, PeerRow, Served, Storage, Transfer, Upload};
+use swarmdisk_core::engine::{Change, Contact, Demand, Footprint, PeerRow, Served, Storage, Touch, Transfer, Upload};
+use swarmdisk_core::format::recording::Policies;
+use swarmdisk_core::policy::Lesson;
 
 /// The engine's tables.
 #[derive(Debug)]
@@ -15,11 +17,13 @@ pub struct Memory {
     contacts: Vec<Contact>,
     changes: Vec<Change>,
     served: Vec<Served>,
+    touches: Vec<Touch>,
+    lessons: Vec<Lesson>,
 }
 
 impl Memory {
-    /// As much as the engine needs.
-    pub fn new(need: Footprint) -> Self {
+    /// As much as an engine with these policies needs.
+    pub fn new(need: Footprint, policies: &Policies) -> Self {
         Self {
             words: vec![0; need.words],
             peers: vec![PeerRow::EMPTY; need.peers],
@@ -29,12 +33,14 @@ impl Memory {
             contacts: vec![Contact::EMPTY; need.contacts],
             changes: vec![Change::EMPTY; need.changes],
             served: vec![Served::EMPTY; need.served],
+            touches: vec![Touch::EMPTY; need.touches],
+            lessons: vec![Lesson::EMPTY; policies.live.map_or(0, |live| live.lessons.into())],
         }
     }
 
-    /// Lent to the engine.
-    pub fn storage(&mut self) -> Storage<'_> {
-        Storage {
+    /// Lent to the engine, and to its policies.
+    pub fn storage(&mut self) -> (Storage<'_>, &mut [Lesson]) {
+        let storage = Storage {
             words: &mut self.words,
             peers: &mut self.peers,
             transfers: &mut self.transfers,
@@ -43,6 +49,8 @@ impl Memory {
             contacts: &mut self.contacts,
             changes: &mut self.changes,
             served: &mut self.served,
-        }
+            touches: &mut self.touches,
+        };
+        (storage, &mut self.lessons)
     }
 }

@@ -6,7 +6,7 @@
 use swarmdisk_core::bitmap::Bits;
 use swarmdisk_core::engine::{
     Action, Change, Config, Contact, Demand, Engine, Event, Fill, Footprint, Landing, Limits, PeerRow, Received,
-    Served, Storage, Transfer, Tuning, Upload, Verdict,
+    Served, Storage, Touch, Transfer, Tuning, Upload, Verdict,
 };
 use swarmdisk_core::format::leaf::LeafView;
 use swarmdisk_core::format::manifest::{Codec, Layout, ManifestView};
@@ -15,7 +15,7 @@ use swarmdisk_core::format::superblock::{SUPERBLOCK_BYTES, Superblock};
 use swarmdisk_core::format::{held, leaf};
 use swarmdisk_core::geometry::{Geometry, LEAF_CHUNKS, Piece};
 use swarmdisk_core::ids::{Address, Digest, GuestId, NodeId, PeerId};
-use swarmdisk_core::policy::{ExpectedCompletion, Mixed, Profile, Sequential, WindowedRandom};
+use swarmdisk_core::policy::{ExpectedCompletion, Lesson, Live, Mixed, Profile, Sequential, WindowedRandom};
 use swarmdisk_core::time::Instant;
 use swarmdisk_core::wire::{self, Data, Decoded, Frame, HEAD_BYTES_MAX, Hello, LinkKind, Map, Role, RunsEncoder};
 
@@ -31,6 +31,7 @@ const LIMITS: Limits = Limits {
     contacts: 16,
     changes: 64,
     served: 0,
+    touches: 256,
     maps: true,
 };
 const NEED: Footprint = Footprint::of(GEOMETRY, LIMITS);
@@ -40,6 +41,7 @@ const _: () = assert!(NEED.bytes() <= RAM_BYTES, "the image or the limits are to
 
 const IMAGE: Digest = Digest([7; 32]);
 const ENTRIES: usize = 64;
+const LESSONS: usize = 256;
 const NO_ENTRY: ProfileEntry = match GEOMETRY.chunk(0) {
     Some(chunk) => ProfileEntry::single(chunk, 0, 0),
     None => panic!("the image is empty"),
@@ -59,6 +61,8 @@ struct Memory {
     contacts: [Contact; NEED.contacts],
     changes: [Change; NEED.changes],
     served: [Served; NEED.served],
+    touches: [Touch; NEED.touches],
+    lessons: [Lesson; LESSONS],
     entries: [ProfileEntry; ENTRIES],
     file: [u8; MANIFEST_BYTES_MAX],
     bits: [u64; NEED.words],
@@ -73,6 +77,8 @@ static mut MEMORY: Memory = Memory {
     contacts: [Contact::EMPTY; NEED.contacts],
     changes: [Change::EMPTY; NEED.changes],
     served: [Served::EMPTY; NEED.served],
+    touches: [Touch::EMPTY; NEED.touches],
+    lessons: [Lesson::EMPTY; LESSONS],
     entries: [NO_ENTRY; ENTRIES],
     file: [0; MANIFEST_BYTES_MAX],
     bits: [0; NEED.words],
@@ -102,11 +108,16 @@ fn boot() -> Option<()> {
     let memory = &raw mut MEMORY;
     // SAFETY: there is one thread, which comes here once, so this is the only reference to `MEMORY`.
     let memory = unsafe { &mut *memory };
-    let Memory { words, peers, transfers, uploads, demands, contacts, changes, served, entries, file, bits } = memory;
+    let Memory { words, peers, transfers, uploads, demands, contacts, changes, served, touches, .. } = memory;
+    let Memory { lessons, entries, file, bits, .. } = memory;
     formats(file, bits)?;
     let profile = read_profile(file, entries)?;
-    let storage = Storage { words, peers, transfers, uploads, demands, contacts, changes, served };
-    let policies = Mixed { profile: Some(Profile::new(profile, 300)), sequential: Some(Sequential::new(16)) };
+    let storage = Storage { words, peers, transfers, uploads, demands, contacts, changes, served, touches };
+    let policies = Mixed {
+        profile: Some(Profile::new(profile, 300)),
+        live: Some(Live::new(lessons, 300)),
+        sequential: Some(Sequential::new(16)),
+    };
     let policies = (policies, WindowedRandom::default(), ExpectedCompletion);
     let engine = Engine::new(Instant::ZERO, GEOMETRY, config(), storage, policies).ok()?;
     fetch(engine)
@@ -121,6 +132,7 @@ fn config() -> Config {
         listen: Address::NONE,
         manifest_bytes: 0,
         profile: None,
+        teach: true,
         fill: Fill::Auto,
         seed: 1,
         unsent_bytes_max: u32::MAX,

@@ -9,7 +9,7 @@ use swarmdisk_core::format::leaf::{self, LeafEntry, LeafView};
 use swarmdisk_core::format::manifest::{Codec, Layout, ManifestView};
 use swarmdisk_core::format::profile::{self, ProfileEntry, ProfileView};
 use swarmdisk_core::format::recording::{
-    self, Decoded, Heard, OrderKind, Policies, RECORD_BYTES_MAX, Record, SelectorKind, Setup,
+    self, Decoded, Heard, LiveSetting, OrderKind, Policies, RECORD_BYTES_MAX, Record, SelectorKind, Setup,
 };
 use swarmdisk_core::format::superblock::{SUPERBLOCK_BYTES, Superblock};
 use swarmdisk_core::geometry::Geometry;
@@ -191,6 +191,7 @@ fn setup() -> Setup {
         listen: Address { ip: [1; 16], port: 7000 },
         manifest_bytes: 84,
         profile: Some(Offered { digest: IMAGE, bytes: 300 }),
+        teach: true,
         fill: Fill::Rate(1_000_000),
         seed: 5,
         unsent_bytes_max: 4 << 20,
@@ -198,8 +199,9 @@ fn setup() -> Setup {
     };
     let policies = Policies {
         profile_window: Some(300),
+        live: Some(LiveSetting { lessons: 8192, window: 300 }),
         sequential_ahead: None,
-        order: OrderKind::WindowedRandom { soonest_every: 2 },
+        order: OrderKind::Owners,
         selector: SelectorKind::ExpectedCompletion,
     };
     Setup { now: Instant::from_micros(10), geometry: Geometry::new(150_000, 16).unwrap(), config, policies }
@@ -210,18 +212,20 @@ fn recording() {
     let expected = bytes(
         "53 57 41 52 4d 52 45 43   # magic: SWARMREC
          02 00 00 00               # version 2
-         a4 00                     # 164 bytes follow, and a CRC32
+         ab 00                     # 171 bytes follow, and a CRC32
          00                        # what the engine is made of
          0a                        # when: 10 µs
          f0 93 09 10               # image: 150,000 bytes in chunks of 2^16 bytes
          32 80 01 10 80 08         # limits: 50 peers, 128 transfers, 16 requests a peer, 1024 demands
-         80 02 80 08 00 01         # 256 contacts, 1024 changes, none served, with maps
+         80 02 80 08 00            # 256 contacts, 1024 changes, none served
+         80 40 01                  # 8192 touches, with maps
          09 09 09 09 09 09 09 09 09 09 09 09 09 09 09 09   # the node's name
          {image}
          00                        # role: node
          01 01 01 01 01 01 01 01 01 01 01 01 01 01 01 01 d8 36   # listens at port 7000
          54                        # the manifest's length: 84
          01 {image} ac 02          # offers a profile: hash; 300 bytes
+         01                        # seeds that learn are told
          02 c0 84 3d               # fill: at 1,000,000 bytes a second
          05                        # seed
          80 80 80 02               # at most 4 MiB not sent
@@ -234,9 +238,11 @@ fn recording() {
          80 ad e2 04               # ping: 10 s
          80 87 a7 0e               # silence: 30 s
          1e                        # 30 links
-         01 ac 02 00               # a profile, 300 entries ahead; no sequential readers
-         00 02 00                  # windowed random, every second the soonest; expected completion
-         0f 31 9f 25               # CRC32 from the length on
+         01 ac 02                  # a profile, 300 entries ahead
+         01 80 40 ac 02            # live learning of 8192 chunks, 300 ahead
+         00                        # no sequential readers
+         00 00                     # owners; expected completion
+         d5 88 19 4f               # CRC32 from the length on
          14 00                     # 20 bytes
          01 02 ac 02 ff            # an entry of the profile: chunk 2, at 300 ms, in all runs of the first group
          {zeros 15}                # and in none of the others
@@ -306,6 +312,8 @@ fn recorded_events() {
         (Event::BodyStored { slot }, "0d 03 04"),
         (Event::StoreFailed { slot }, "0e 03 04"),
         (Event::Loaded { upload, bytes: 300 }, "0f 05 06 ac 02"),
+        (Event::ProfileOffered { profile: None }, "10 00"),
+        (Event::ProfileOffered { profile: Some(Offered { digest: IMAGE, bytes: 300 }) }, "10 01 {image} ac 02"),
     ] {
         let now = Instant::from_micros(300);
         payload(&Record::Handled { now, event }, &format!("02 ac 02 {expected}"));

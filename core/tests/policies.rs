@@ -7,8 +7,8 @@ use swarmdisk_core::format::profile::ProfileEntry;
 use swarmdisk_core::geometry::{ChunkIndex, Geometry};
 use swarmdisk_core::ids::{GuestId, PeerId};
 use swarmdisk_core::policy::{
-    Access, Candidate, ChunkView, ExpectedCompletion, FORECAST_MAX, Forecast, Guess, InOrder, Mixed, Order, Outcome,
-    Owners, Predictor, Profile, Selector, Sequential, Supply, Want, WindowedRandom,
+    Access, Candidate, ChunkView, ExpectedCompletion, FORECAST_MAX, Forecast, Guess, InOrder, Lesson, Live, Mixed,
+    Order, Outcome, Owners, Predictor, Profile, Selector, Sequential, Supply, TELLERS_MAX, Want, WindowedRandom,
 };
 use swarmdisk_core::rng::Rng;
 use swarmdisk_core::time::{Duration, Instant};
@@ -27,6 +27,11 @@ fn chunk(index: u32) -> ChunkIndex {
 fn entries(chunks: impl IntoIterator<Item = u32>) -> &'static [ProfileEntry] {
     let entry = |index| ProfileEntry::single(chunk(index), 0, 199);
     chunks.into_iter().map(entry).collect::<Vec<_>>().leak()
+}
+
+/// Storage of live learning.
+fn lessons(count: usize) -> &'static mut [Lesson] {
+    vec![Lesson::EMPTY; count].leak()
 }
 
 /// What is held and what is in flight.
@@ -73,7 +78,7 @@ fn predict(mut predictor: impl Predictor, calls: &[Call]) -> Vec<Vec<u32>> {
     let mut maps = Maps::new();
     let mut forecasts = vec![];
     for (kind, guest, index) in calls {
-        match kind % 8 {
+        match kind % 11 {
             0..=2 => {
                 let first = assign(&mut maps.touched, *index, true);
                 let access = Access { first, ..access(*guest, *index) };
@@ -82,6 +87,11 @@ fn predict(mut predictor: impl Predictor, calls: &[Call]) -> Vec<Vec<u32>> {
             3 => drop(assign(&mut maps.held, *index, kind & 8 == 0)),
             4 => drop(assign(&mut maps.flight, *index, kind & 8 == 0)),
             5 => predictor.settle(chunk(*index), kind & 8 == 0),
+            6..=8 => {
+                let (now, ago) = (Instant::from_micros(u64::from(*kind)), Duration::from_millis(u64::from(*index)));
+                predictor.learn(now, peer(guest + u16::from(kind / 64 % 2) * 32), chunk(*index), ago);
+            }
+            9 => predictor.forget(peer(*guest)),
             _ => {
                 let guesses = forecast(&mut predictor, &maps);
                 assert!(guesses.len() <= FORECAST_MAX);
@@ -140,9 +150,14 @@ predictor_contract!(profile_that_names_chunks_twice, Profile::new(entries((0..70
 predictor_contract!(sequential, Sequential::new(16));
 predictor_contract!(sequential_without_bounds, Sequential::new(u32::MAX));
 predictor_contract!(sequential_that_looks_nowhere, Sequential::new(0));
+predictor_contract!(live, Live::new(lessons(3000), 300));
+predictor_contract!(live_with_little_storage, Live::new(lessons(9), 300));
+predictor_contract!(live_without_storage, Live::new(&mut [], 300));
+predictor_contract!(live_without_bounds, Live::new(lessons(70_000), usize::MAX));
+predictor_contract!(live_that_looks_nowhere, Live::new(lessons(100), 0));
 predictor_contract!(mixed, {
     let profile = Some(Profile::new(entries((0..50).rev()), 20));
-    Mixed { profile, sequential: Some(Sequential::new(16)) }
+    Mixed { profile, live: Some(Live::new(lessons(500), 100)), sequential: Some(Sequential::new(16)) }
 });
 predictor_contract!(mixed_of_nothing, Mixed::default());
 
@@ -437,9 +452,144 @@ fn a_wasted_guess_makes_its_reader_begin_anew() {
     assert_eq!(forecast(&mut sequential, &Maps::new()), []);
 }
 
+/// What `teller` tells, all at once.
+fn teach(live: &mut Live<'_>, teller: u16, chunks: impl IntoIterator<Item = u32>) {
+    for (number, index) in chunks.into_iter().enumerate() {
+        let now = Instant::ZERO + Duration::from_millis(number as u64 * 10);
+        live.learn(now, peer(teller), chunk(index), Duration::ZERO);
+    }
+}
+
+/// A guest reads these chunks with all that is guessed fetched before each; gives what was fetched and which reads missed.
+fn run_guest(
+    predictor: &mut impl Predictor,
+    maps: &mut Maps,
+    reads: impl IntoIterator<Item = u32>,
+) -> (Vec<u32>, Vec<u32>) {
+    let (mut fetched, mut missed) = (vec![], vec![]);
+    for index in reads {
+        let guesses = forecast(predictor, maps);
+        for guess in &guesses {
+            assign(&mut maps.held, *guess, true);
+        }
+        fetched.extend(guesses);
+        if assign(&mut maps.held, index, true) {
+            missed.push(index);
+        }
+        predictor.observe(Instant::ZERO, access(0, index));
+    }
+    (fetched, missed)
+}
+
+#[test]
+fn what_neighbours_touched_is_guessed_in_their_order_ahead_of_the_guest() {
+    let mut live = Live::new(lessons(1000), 4);
+    teach(&mut live, 1, [70, 10, 40, 20, 90, 30]);
+    let mut maps = Maps::new();
+    assert_eq!(forecast(&mut live, &maps), [70, 10, 40, 20]);
+    for index in [70, 10] {
+        assign(&mut maps.held, index, true);
+        live.observe(Instant::ZERO, access(0, index));
+    }
+    assert_eq!(forecast(&mut live, &maps), [40, 20, 90, 30]);
+    // Another one takes a way of its own, between 10 and 40.
+    teach(&mut live, 2, [70, 10, 55, 40]);
+    assert_eq!(forecast(&mut live, &maps), [55, 40, 20, 90]);
+}
+
+#[test]
+fn a_guess_is_as_likely_as_it_was_among_those_that_got_so_far() {
+    let mut live = Live::new(lessons(1000), 300);
+    teach(&mut live, 1, [1, 2, 3, 4, 5]);
+    teach(&mut live, 2, [1, 3, 4, 5]);
+    let mut out = Forecast::new();
+    live.forecast(Instant::ZERO, &Maps::new().view(), &mut out);
+    let likely: Vec<(u32, u8)> = out.iter().map(|guess| (guess.chunk.get(), guess.probability)).collect();
+    assert_eq!(likely, [(1, 255), (2, 127), (3, 255), (4, 255), (5, 255)]);
+    // What one of many touched is not worth it.
+    (3..20).for_each(|teller| teach(&mut live, teller, [1, 3, 4, 5]));
+    assert_eq!(forecast(&mut live, &Maps::new()), [1, 3, 4, 5]);
+}
+
+#[test]
+fn what_the_guest_has_passed_by_is_left() {
+    let mut live = Live::new(lessons(1000), 300);
+    teach(&mut live, 1, 0..100);
+    let mut maps = Maps::new();
+    for index in (20..60).step_by(2) {
+        assign(&mut maps.held, index, true);
+        live.observe(Instant::ZERO, access(0, index));
+    }
+    let guesses = forecast(&mut live, &maps);
+    assert!(guesses[0] > 40 && guesses.contains(&99), "{guesses:?}");
+    // A single touch far ahead does not take it along.
+    live.observe(Instant::ZERO, access(0, 98));
+    assert!(forecast(&mut live, &maps)[0] < 50);
+}
+
+#[test]
+fn a_liar_costs_a_bounded_number_of_chunks() {
+    let honest = || (0..400).map(|number| number * 3);
+    let lies = || (0..600).map(|number| 1300 + number);
+    for tellers in [1, 5] {
+        let (mut live, mut maps) = (Live::new(lessons(8000), 300), Maps::new());
+        (0..tellers).for_each(|teller| teach(&mut live, teller, lies()));
+        let (fetched, missed) = run_guest(&mut live, &mut maps, honest());
+        assert!((32..=64).contains(&fetched.len()), "{tellers} liars: {} chunks", fetched.len());
+        assert_eq!(missed.len(), 400);
+    }
+    // Beside one who tells the truth.
+    let (mut live, mut maps) = (Live::new(lessons(8000), 300), Maps::new());
+    teach(&mut live, 1, lies());
+    teach(&mut live, 2, honest());
+    let (fetched, missed) = run_guest(&mut live, &mut maps, honest());
+    let wasted = fetched.iter().filter(|index| **index >= 1300).count();
+    assert!(wasted <= 64, "{wasted}");
+    assert!(missed.len() <= 20, "{missed:?}");
+}
+
+#[test]
+fn a_neighbour_cannot_fill_the_storage_alone() {
+    let mut live = Live::new(lessons(100), 300);
+    teach(&mut live, 1, 1000..1900);
+    teach(&mut live, 2, 0..30);
+    // One that comes again under another name has the same seat.
+    teach(&mut live, 1 + TELLERS_MAX as u16, 500..600);
+    let known = |live: &Live<'_>, range: std::ops::Range<u32>| range.filter(|index| live.knows(chunk(*index))).count();
+    assert_eq!((known(&live, 1000..1900), known(&live, 0..30), known(&live, 500..600)), (50, 30, 0));
+    live.forget(peer(1));
+    teach(&mut live, 1 + TELLERS_MAX as u16, 500..600);
+    assert_eq!(known(&live, 500..600), 0, "its share stays used up");
+}
+
+#[test]
+fn live_learning_adds_what_the_profile_lacks_and_keeps_readers_from_running_on() {
+    let live = Some(Live::new(lessons(1000), 300));
+    let mut mixed = Mixed { profile: Some(Profile::new(entries([5, 6, 7]), 10)), live, sequential: None };
+    for index in [6, 80, 81] {
+        mixed.learn(Instant::ZERO, peer(1), chunk(index), Duration::ZERO);
+    }
+    assert_eq!(forecast(&mut mixed, &Maps::new()), [5, 80, 6, 81, 7]);
+    let live = Some(Live::new(lessons(1000), 300));
+    let mut mixed = Mixed { profile: None, live, sequential: Some(Sequential::new(16)) };
+    let mut maps = Maps::new();
+    // The neighbour has read 0 to 39, and 60 a second later; then it has gone on.
+    for (number, index) in (0..40).chain([60, 61]).enumerate() {
+        let now = Instant::ZERO + Duration::from_millis(if index < 40 { number as u64 } else { 1000 });
+        mixed.learn(now, peer(1), chunk(index), Duration::ZERO);
+    }
+    let (fetched, _) = run_guest(&mut mixed, &mut maps, 0..40);
+    assert!(fetched.iter().all(|index| *index < 40 || [60, 61].contains(index)), "{fetched:?}");
+    // Without the neighbour the reader would have been followed.
+    let mut alone = Mixed { sequential: Some(Sequential::new(16)), ..Mixed::default() };
+    let (fetched, _) = run_guest(&mut alone, &mut Maps::new(), 0..40);
+    assert!(fetched.contains(&40));
+}
+
 #[test]
 fn the_profile_speaks_before_the_sequential_reader() {
-    let mut mixed = Mixed { profile: Some(Profile::new(entries([5, 6]), 10)), sequential: Some(Sequential::new(16)) };
+    let mut mixed =
+        Mixed { profile: Some(Profile::new(entries([5, 6]), 10)), live: None, sequential: Some(Sequential::new(16)) };
     for index in 800..804 {
         mixed.observe(Instant::ZERO, Access { hit: false, ..access(0, index) });
     }

@@ -3,7 +3,9 @@
 mod net;
 
 use net::*;
+use std::collections::BTreeSet;
 use swarmdisk_core::engine::Fill;
+use swarmdisk_core::geometry::Geometry;
 
 fn swarm(nodes: usize, profile: bool, gib: u64, chunks: usize, think: u64) -> (Net, u64) {
     let geometry = image(gib);
@@ -84,6 +86,52 @@ fn a_liar_is_dropped_and_costs_little() {
     assert!(net.run(60_000_000), "the guest waits for ever");
     assert!(net.stats(2).corrupt_pieces >= 1, "the liar was never asked");
     assert!(net.stats(2).corrupt_pieces < 40, "{} corrupt pieces", net.stats(2).corrupt_pieces);
+}
+
+/// A seed, and nodes without a profile whose guests start one after the other; those of `others` read something else.
+fn staggered(nodes: usize, others: usize, pause: u64) -> Net {
+    let geometry = image(3);
+    let mut specs = vec![NodeSpec::seed(10 * FAST_ETHERNET)];
+    let boots = [boot(geometry, 600, 3000), other_boot(geometry)];
+    for number in 0..others + nodes {
+        let mut trace = boots[usize::from(number < others)].clone();
+        trace[0].0 = number as u64 * pause;
+        specs.push(NodeSpec { trace, live: true, ..NodeSpec::node(10 * FAST_ETHERNET) });
+    }
+    Net::new(geometry, 250, specs)
+}
+
+/// A boot that has nothing in common with [`boot`], and hardly thinks.
+fn other_boot(geometry: Geometry) -> Vec<(u64, u32)> {
+    let usual: BTreeSet<u32> = boot(geometry, 600, 3000).iter().map(|(_, chunk)| *chunk).collect();
+    (0..4000)
+        .map(|number| number * 11 % geometry.chunk_count())
+        .filter(|chunk| !usual.contains(chunk))
+        .map(|chunk| (10, chunk))
+        .collect()
+}
+
+#[test]
+fn the_first_starter_teaches_those_that_follow() {
+    let mut net = staggered(5, 0, 1_000_000);
+    assert!(net.run(60_000_000));
+    let misses: Vec<usize> = (1..=5).map(|node| net.demand_misses(node)).collect();
+    println!("demand misses without a profile, one start after the other: {misses:?}");
+    assert_eq!(misses[0], 600, "nobody is ahead of the first");
+    assert!(misses[1..].iter().all(|misses| *misses * 20 < 600), "{misses:?}");
+    let unused: usize = (1..=5).map(|node| net.engine(node).unused_guesses().count()).sum();
+    assert_eq!(unused, 0, "all that was fetched was wanted");
+}
+
+#[test]
+fn who_reads_something_else_misleads_nobody_for_long() {
+    let mut net = staggered(2, 1, 1_000_000);
+    assert!(net.run(60_000_000));
+    let wasted: Vec<usize> = (2..=3).map(|node| net.engine(node).unused_guesses().count()).collect();
+    println!("prefetched for nothing because of another guest's touches: {wasted:?} chunks");
+    assert!(wasted.iter().all(|count| *count > 0 && *count <= 64), "{wasted:?}");
+    assert_eq!(net.demand_misses(2), 600);
+    assert!(net.demand_misses(3) * 10 < 600, "{}", net.demand_misses(3));
 }
 
 #[test]

@@ -3,13 +3,14 @@
 //! *Invariants*: the engine does the same whether it is recorded or not; without a sink nothing is done but to look
 //! whether there is one. *Bounds*: a record a call, of at most [`RECORD_BYTES_MAX`] bytes.
 
-use crate::policies::{NodeEngine, make};
+use crate::policies::{NodeEngine, Pupil, make};
 use std::fmt;
 use std::ops::Deref;
 use swarmdisk_core::engine::{Action, Engine, Event, PeerError, Received, SetupError, Storage};
 use swarmdisk_core::format::profile::ProfileEntry;
 use swarmdisk_core::format::recording::{Heard, RECORD_BYTES_MAX, Record, Setup, encode, heard_part, start};
 use swarmdisk_core::ids::{Address, PeerId};
+use swarmdisk_core::policy::Lesson;
 use swarmdisk_core::time::Instant;
 use swarmdisk_core::wire::HEAD_BYTES_MAX;
 
@@ -28,17 +29,19 @@ struct Recorder {
 }
 
 impl<'a> Recorded<'a> {
-    /// Makes an engine as `setup` says, which follows `profile` if its policies do; recorded if there is a `sink`.
+    /// Makes an engine as `setup` says, which follows `profile` if its policies do; recorded if there is a `sink`. What it is told
+    /// of others' guests the `pupil` hears, too.
     ///
     /// # Errors
     /// As [`Engine::new`]; nothing was recorded.
     pub fn new(
         setup: &Setup,
         profile: &'a [ProfileEntry],
-        storage: Storage<'a>,
+        (storage, lessons): (Storage<'a>, &'a mut [Lesson]),
         sink: Option<Sink>,
+        pupil: Option<Pupil>,
     ) -> Result<Self, SetupError> {
-        let policies = make(setup.policies, profile);
+        let policies = make(setup.policies, profile, lessons, pupil);
         let engine = Engine::new(setup.now, setup.geometry, setup.config.clone(), storage, policies)?;
         let mut recorded = Self { engine, recorder: None };
         if let Some(mut sink) = sink

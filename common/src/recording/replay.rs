@@ -107,8 +107,8 @@ pub fn replay(input: impl Read) -> Result<Replayed, ReplayError> {
     };
     let need = footprint(&setup)?;
     let profile = read_profile(&mut records, &setup, &mut done)?;
-    let mut memory = Memory::new(need);
-    let mut engine = Recorded::new(&setup, &profile, memory.storage(), None)?;
+    let mut memory = Memory::new(need, &setup.policies);
+    let mut engine = Recorded::new(&setup, &profile, memory.storage(), None, None)?;
     let mut head = [0; HEAD_BYTES_MAX];
     while let Some(record) = records.next_record()? {
         let number = done.records + 1;

@@ -38,6 +38,7 @@ fn setup() -> Setup {
         contacts: 6,
         changes: 4,
         served: 4,
+        touches: 8,
         maps: true,
     };
     let config = Config {
@@ -48,6 +49,7 @@ fn setup() -> Setup {
         listen: Address::NONE,
         manifest_bytes: 1000,
         profile: None,
+        teach: true,
         fill: Fill::Rate(50_000_000),
         seed: 3,
         unsent_bytes_max: u32::MAX,
@@ -172,8 +174,8 @@ fn recorded(steps: &[Step]) -> (Vec<u8>, Vec<Action>) {
 
 fn run(steps: &[Step], sink: Option<Sink>) -> Vec<Action> {
     let (setup, profile) = (setup(), profile());
-    let mut memory = Memory::new(Footprint::of(setup.geometry, setup.config.limits));
-    let engine = Recorded::new(&setup, &profile, memory.storage(), sink).unwrap();
+    let mut memory = Memory::new(Footprint::of(setup.geometry, setup.config.limits), &setup.policies);
+    let engine = Recorded::new(&setup, &profile, memory.storage(), sink, None).unwrap();
     let mut host = Host { engine, now: setup.now, peers: Vec::new(), polled: Vec::new() };
     steps.iter().for_each(|step| host.step(*step));
     host.polled

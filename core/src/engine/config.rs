@@ -8,6 +8,7 @@ use super::contacts::Contact;
 use super::demands::Demand;
 use super::peer::PeerRow;
 use super::peers::Peers;
+use super::touchlog::Touch;
 use super::transfers::{Transfer, Transfers};
 use super::uploads::{Served, Upload};
 use crate::geometry::Geometry;
@@ -33,6 +34,8 @@ pub struct Limits {
     pub changes: u16,
     /// Pieces of which a seed remembers whom it served, to redirect others there.
     pub served: u16,
+    /// First touches of guests that are remembered, to be told to others; 0: nobody is told.
+    pub touches: u16,
     /// Whether to keep which pieces each peer holds, a bit each: who fetches needs it, a seed does not.
     pub maps: bool,
 }
@@ -47,6 +50,7 @@ impl Limits {
         contacts: 256,
         changes: 1024,
         served: 0,
+        touches: 8192,
         maps: true,
     };
     /// For a seed: 1,000 links, no fetches.
@@ -58,6 +62,7 @@ impl Limits {
         contacts: 2048,
         changes: 64,
         served: 16384,
+        touches: 0,
         maps: false,
     };
 }
@@ -81,6 +86,8 @@ pub struct Footprint {
     pub changes: usize,
     /// Remembered services.
     pub served: usize,
+    /// Remembered touches.
+    pub touches: usize,
 }
 
 /// Bitmaps with a bit for each piece: held, in flight, guessed, touched.
@@ -100,6 +107,7 @@ impl Footprint {
             contacts: limits.contacts as usize,
             changes: limits.changes as usize,
             served: limits.served as usize,
+            touches: limits.touches as usize,
         }
     }
 
@@ -113,6 +121,7 @@ impl Footprint {
             + self.contacts * size_of::<Contact>()
             + self.changes * size_of::<Change>()
             + self.served * size_of::<Served>()
+            + self.touches * size_of::<Touch>()
     }
 }
 
@@ -135,6 +144,8 @@ pub struct Storage<'a> {
     pub changes: &'a mut [Change],
     /// Remembered services.
     pub served: &'a mut [Served],
+    /// Remembered touches.
+    pub touches: &'a mut [Touch],
 }
 
 impl Storage<'_> {
@@ -147,6 +158,7 @@ impl Storage<'_> {
             && self.contacts.len() >= need.contacts
             && self.changes.len() >= need.changes
             && self.served.len() >= need.served
+            && self.touches.len() >= need.touches
     }
 }
 
@@ -188,6 +200,8 @@ pub struct Config {
     pub manifest_bytes: u32,
     /// A profile that it offers.
     pub profile: Option<Offered>,
+    /// A node: whether seeds that learn are told what its guests touch. A seed: whether it learns.
+    pub teach: bool,
     /// Background fill.
     pub fill: Fill,
     /// Seeds every random choice.

@@ -1,13 +1,14 @@
 //! What the host tells the engine, and what the engine asks of the host: plain data, so that both can be recorded.
 //!
 //! *Invariants*: any interleaving is legal; an event about a row that is gone is counted as stale and changes nothing.
-//! *Units*: bytes on the wire. *Bounds*: an event or an action is at most 40 bytes.
+//! *Units*: bytes on the wire. *Bounds*: an event or an action is at most 48 bytes.
 //!
 //! The life of a fetch, seen by the host: `Transmit` (a request goes out) → `Land` from [`receive`](super::Engine::receive)
 //! → [`Event::BodyLanded`] → [`Action::Verify`] → [`Event::BodyVerified`] → [`Action::Deliver`] if a guest waits →
 //! [`Action::Store`] → [`Event::BodyStored`]. The life of an upload: a request comes in → [`Action::Load`] →
 //! [`Event::Loaded`] → [`Action::Transmit`] with a body.
 
+use super::config::Offered;
 use crate::geometry::{ChunkIndex, LeafIndex, PieceIndex};
 use crate::ids::{Address, GuestId, PeerId, SlotId, UploadId};
 use serde::{Deserialize, Serialize};
@@ -119,6 +120,11 @@ pub enum Event {
         upload: UploadId,
         /// Payload bytes; 0 for an all-zero chunk.
         bytes: u32,
+    },
+    /// Another profile is offered from now on, to links that come; blobs of the one before are no longer given.
+    ProfileOffered {
+        /// Which, if any.
+        profile: Option<Offered>,
     },
 }
 

@@ -10,7 +10,9 @@ use crate::geometry::{Piece, PieceIndex};
 use crate::ids::{PeerId, SlotId};
 use crate::policy::{Order, Predictor, Selector};
 use crate::time::{Duration, Instant};
-use crate::wire::{self, BlobRange, Class, Data, Decoded, Farewell, Frame, Hello, Map, Redirect, Role, Run, WireError};
+use crate::wire::{
+    self, BlobRange, Class, Data, Decoded, Farewell, Frame, Hello, Map, Redirect, Role, Run, Touched, WireError,
+};
 use serde::{Deserialize, Serialize};
 
 /// Longest pause that a peer's Busy is allowed to ask for.
@@ -156,7 +158,8 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             Frame::Refuse(run) => self.each(*run, |engine, piece| engine.on_refused(now, peer, piece)),
             Frame::Redirect(redirect) => self.on_redirect(now, index, redirect),
             Frame::Peers(peers) => self.on_peers(index, peers.addresses),
-            Frame::Offer(_) | Frame::BlobRefuse(_) | Frame::Touched(_) | Frame::Unknown(_) => Ok(()),
+            Frame::Touched(touched) => self.on_touched(now, peer, touched),
+            Frame::Offer(_) | Frame::BlobRefuse(_) | Frame::Unknown(_) => Ok(()),
             Frame::BlobRequest(range) => self.on_blob_request(index, range),
             Frame::Ping(nonce) => {
                 self.peers.change(index, |row| row.pong = Some(*nonce));
@@ -233,6 +236,22 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         Ok(())
     }
 
+    /// What another node's guests have touched: the predictor learns of it.
+    fn on_touched(&mut self, now: Instant, peer: PeerId, touched: &Touched<'_>) -> Result<(), PeerError> {
+        let chunks = self.geometry.chunk_count();
+        let mut span_millis = 0u64;
+        for touch in wire::decode_touches(touched.touches, chunks) {
+            span_millis += u64::from(touch.map_err(PeerError::Malformed)?.1);
+        }
+        let mut ago_millis = u64::from(touched.age_millis) + span_millis;
+        for (number, millis) in wire::decode_touches(touched.touches, chunks).flatten() {
+            ago_millis -= u64::from(millis);
+            let Some(chunk) = self.geometry.chunk(number) else { continue };
+            self.look_for_work |= self.predictor.learn(now, peer, chunk, Duration::from_millis(ago_millis));
+        }
+        Ok(())
+    }
+
     fn on_blob_request(&mut self, index: usize, range: &BlobRange) -> Result<(), PeerError> {
         if self.peers.at(index).blob.is_some() {
             return Err(PeerError::TooMany);
@@ -294,6 +313,7 @@ fn may_start_fetches(frame: &Frame<'_>) -> bool {
         Frame::Pong(_) => true,
         Frame::Request(_) | Frame::Cancel(_) | Frame::Peers(_) | Frame::Ping(_) => false,
         Frame::Offer(_) | Frame::Blob(_) | Frame::BlobRequest(_) | Frame::BlobRefuse(_) => false,
+        // What it teaches says whether there is more to fetch.
         Frame::Touched(_) | Frame::Unknown(_) => false,
     }
 }

@@ -116,8 +116,13 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             }
         }
         let change_next = self.changes.next();
+        let learns = hello.features & wire::FEATURE_TEACH != 0 && self.config.teach;
+        let taught = hello.role == Role::Node || learns;
+        let has_lessons = taught && self.touches.len() > 0;
         self.peers.change(peer.index(), |row| {
             row.state = State::Open;
+            row.taught = taught;
+            row.changes_due = if has_lessons { now } else { Instant::NEVER };
             row.role = hello.role;
             row.node = hello.node;
             row.requests_max = hello.requests_max.max(1);
@@ -243,7 +248,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             self.peers.change(index, |row| row.hello_sent = true);
             let hello = Hello {
                 version: wire::VERSION,
-                features: 0,
+                features: if self.config.teach { wire::FEATURE_TEACH } else { 0 },
                 image: self.config.image,
                 node: self.config.node,
                 listen: self.config.listen,
@@ -321,11 +326,11 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         self.transmit(now, index, &Frame::Peers(wire::Peers { addresses: &packed[..length] }), None, head)
     }
 
-    /// The map at first, then changes in batches. A seed needs neither: it never asks.
+    /// The map at first, then in batches what guests have touched and what has changed. A seed needs no map: it never asks.
     fn poll_holdings(&mut self, now: Instant, index: usize, head: &mut [u8]) -> Option<Action> {
         let pieces = self.geometry.piece_count();
         if self.peers.at(index).role == Role::Seed {
-            return None;
+            return self.poll_touches(now, index, head);
         }
         let first = self.peers.at(index).map_next;
         let nothing_to_tell = first == 0 && self.held().next(0, true).is_none();
@@ -342,7 +347,28 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             self.peers.change(index, |row| row.change_next = change_next);
             return self.poll_map(now, index, 0, head);
         }
-        self.poll_changes(now, index, head)
+        if row.change_next < self.changes.next()
+            && let Some(action) = self.poll_changes(now, index, head)
+        {
+            return Some(action);
+        }
+        self.poll_touches(now, index, head)
+    }
+
+    /// One frame of what guests have touched since the peer was told last: what is due beside has been said.
+    fn poll_touches(&mut self, now: Instant, index: usize, head: &mut [u8]) -> Option<Action> {
+        let row = self.peers.at(index);
+        if now < row.changes_due {
+            return None;
+        }
+        let mut buffer = [0; LIST_BYTES_MAX];
+        let (touch_next, held) = (row.touch_next, Bits::new(self.own.held, self.geometry.piece_count()));
+        let told = self.touches.told(now, touch_next, held, &mut buffer).filter(|_| row.taught);
+        // What is left is told when the next change is.
+        let (changes_due, next) = told.map_or((Instant::NEVER, touch_next), |(_, next)| (row.changes_due, next));
+        self.peers.change(index, |row| (row.changes_due, row.touch_next) = (changes_due, next));
+        let (frame, _) = told?;
+        self.transmit(now, index, &Frame::Touched(frame), None, head)
     }
 
     fn poll_map(&mut self, now: Instant, index: usize, first: u32, head: &mut [u8]) -> Option<Action> {
@@ -381,11 +407,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             }
             number += 1;
         }
-        let all_told = number == self.changes.next();
-        self.peers.change(index, |row| {
-            row.change_next = number;
-            row.changes_due = if all_told { Instant::NEVER } else { row.changes_due };
-        });
+        self.peers.change(index, |row| row.change_next = number);
         if pieces.is_empty() {
             return None;
         }

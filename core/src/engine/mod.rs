@@ -12,7 +12,7 @@
 //! | `serve` | whom to answer next, and how |
 //! | `links` | whom to link with, and what each peer is to be told |
 //! | `inbound` | what a peer's frames mean |
-//! | `peer`, `peers`, `transfers`, `uploads`, `demands`, `contacts`, `hints`, `holders`, `announce` | the tables |
+//! | `peer`, `peers`, `transfers`, `uploads`, `demands`, `contacts`, `hints`, `holders`, `announce`, `touchlog` | the tables |
 //! | `agenda` | which row of a table is next |
 
 mod agenda;
@@ -32,6 +32,7 @@ mod peer;
 mod peers;
 mod serve;
 mod stock;
+mod touchlog;
 mod transfers;
 mod uploads;
 
@@ -43,6 +44,7 @@ pub use event::{Action, BlobKind, Body, Event, Reason, Verdict};
 pub use inbound::{Landing, PeerError, Received};
 pub use links::PeerStatus;
 pub use peer::PeerRow;
+pub use touchlog::Touch;
 pub use transfers::Transfer;
 pub use uploads::{Served, Upload};
 
@@ -59,6 +61,7 @@ use demands::Demands;
 use hints::Hints;
 use meter::Meter;
 use peers::Peers;
+use touchlog::TouchLog;
 use transfers::{Step, Transfers, WAITING, WITH_HOST};
 use uploads::{Answer, ServedTo, Uploads};
 
@@ -98,6 +101,7 @@ pub struct Engine<'a, P, O, S> {
     demands: Demands<'a>,
     contacts: Contacts<'a>,
     changes: Changes<'a>,
+    touches: TouchLog<'a>,
     hints: Hints,
     predictor: P,
     order: O,
@@ -175,6 +179,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             demands: Demands::new(&mut storage.demands[..need.demands]),
             contacts: Contacts::new(&mut storage.contacts[..need.contacts]),
             changes: Changes::new(&mut storage.changes[..need.changes]),
+            touches: TouchLog::new(&mut storage.touches[..need.touches]),
             hints: Hints::new(),
             predictor,
             order,
@@ -213,6 +218,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
                 | Event::BodyLanded { .. }
                 | Event::BodyVerified { .. }
                 | Event::Loaded { .. }
+                | Event::ProfileOffered { .. }
         );
         match event {
             Event::Wanted { guest, chunk } => {
@@ -239,6 +245,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             Event::BodyStored { slot } => self.on_stored(now, slot),
             Event::StoreFailed { slot } => self.on_store_failed(now, slot),
             Event::Loaded { upload, bytes } => self.on_loaded(upload, bytes),
+            Event::ProfileOffered { profile } => self.config.profile = profile,
         }
     }
 
@@ -314,6 +321,9 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     fn touch(&mut self, now: Instant, guest: GuestId, chunk: ChunkIndex, hit: bool) {
         let first = bitmap::assign(self.own.touched, chunk.get(), true);
         self.touched_count += u32::from(first);
+        if first && self.touches.push(now, chunk) {
+            self.changes_due(now);
+        }
         self.predictor.observe(now, Access { guest, chunk, hit, first });
         if bitmap::assign(self.own.guessed, chunk.get(), false) {
             self.guessed_count -= 1;
@@ -492,6 +502,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         self.drop_uploads(peer.index());
         self.contacts.unlinked(now, peer);
         self.selector.forget(peer);
+        self.predictor.forget(peer);
         self.peers.free(peer);
     }
 

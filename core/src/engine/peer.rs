@@ -49,6 +49,10 @@ pub struct PeerRow {
     /// Number of the first change not yet announced.
     pub(super) change_next: u64,
     pub(super) changes_due: Instant,
+    /// Whether it is told what guests here touch.
+    pub(super) taught: bool,
+    /// Number of the first touch not yet told.
+    pub(super) touch_next: u16,
     pub(super) pong: Option<u64>,
     pub(super) ping_due: Instant,
     /// What the last ping said, until it is answered.
@@ -111,6 +115,8 @@ impl PeerRow {
         map_next: 0,
         change_next: 0,
         changes_due: Instant::NEVER,
+        taught: false,
+        touch_next: 0,
         pong: None,
         ping_due: Instant::NEVER,
         pinged: None,

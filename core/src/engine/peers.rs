@@ -272,7 +272,7 @@ impl<'a> Peers<'a> {
         if row.pong.is_some() || row.offers_sent == 0 || never_pinged || map_due || row.late_ping_due() {
             return Instant::ZERO;
         }
-        let changes_due = if is_node { row.changes_due } else { Instant::NEVER };
+        let changes_due = if is_node || row.taught { row.changes_due } else { Instant::NEVER };
         let contacts_due = if row.contacts_seen == self.contacts_version { Instant::NEVER } else { row.contacts_due };
         row.ping_due.min(changes_due).min(contacts_due)
     }

@@ -106,6 +106,8 @@ pub struct Setup {
 pub struct Policies {
     /// Follows a profile, looking so many entries ahead; 0: as far as is due soon.
     pub profile_window: Option<u32>,
+    /// Follows what other nodes' guests touch.
+    pub live: Option<LiveSetting>,
     /// Follows sequential readers, looking so many chunks ahead.
     pub sequential_ahead: Option<u32>,
     /// The order of prefetching.
@@ -114,14 +116,20 @@ pub struct Policies {
     pub selector: SelectorKind,
 }
 
+/// How live learning is set.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveSetting {
+    /// Chunks that it keeps in mind; as much storage.
+    pub lessons: u16,
+    /// It looks so many chunks ahead.
+    pub window: u32,
+}
+
 /// Orders of prefetching, as recorded.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OrderKind {
-    /// [`WindowedRandom`](crate::policy::WindowedRandom).
-    WindowedRandom {
-        /// Its setting.
-        soonest_every: u32,
-    },
+    /// [`Owners`](crate::policy::Owners).
+    Owners,
 }
 
 /// Choices of peers, as recorded.
@@ -354,6 +362,7 @@ mod tests {
             listen: Address { ip: [0xff; 16], port: u16::MAX },
             manifest_bytes: u32::MAX,
             profile: Some(offered),
+            teach: true,
             fill: Fill::Rate(u64::MAX),
             seed: u64::MAX,
             unsent_bytes_max: u32::MAX,
@@ -361,8 +370,9 @@ mod tests {
         };
         let policies = Policies {
             profile_window: Some(u32::MAX),
+            live: Some(LiveSetting { lessons: u16::MAX, window: u32::MAX }),
             sequential_ahead: Some(u32::MAX),
-            order: OrderKind::WindowedRandom { soonest_every: u32::MAX },
+            order: OrderKind::Owners,
             selector: SelectorKind::ExpectedCompletion,
         };
         Setup { now: Instant::NEVER, geometry: Geometry::new(1 << 40, 16).unwrap(), config, policies }
@@ -450,6 +460,7 @@ mod tests {
     #[test]
     fn another_file_is_refused() {
         assert_eq!(check_start(&start()), Ok(()));
+        assert_eq!(check_start(b"SWARMREC\x01\0\0\0"), Err(RecordingError::Version(1)));
         assert_eq!(check_start(b"SWARMREC\x03\0\0\0"), Err(RecordingError::Version(3)));
         assert_eq!(check_start(b"SWARMPRF\x01\0\0\0"), Err(RecordingError::Foreign));
     }

@@ -4,6 +4,7 @@
 //! same calls give the same answers. *Bounds*: each call costs at most O(its candidates).
 
 mod evidence;
+mod live;
 mod mixed;
 mod order;
 mod pace;
@@ -11,6 +12,7 @@ mod profile;
 mod selector;
 mod sequential;
 
+pub use live::{Lesson, Live, TELLERS_MAX};
 pub use mixed::Mixed;
 pub use order::{InOrder, Owners, WindowedRandom};
 pub use profile::Profile;
@@ -143,6 +145,14 @@ pub trait Predictor {
     fn beliefs(&self) -> u32 {
         0
     }
+
+    /// A guest of the node at the other end of a link touched a chunk for the first time, so long `ago`; says whether there
+    /// may be more to guess now. From a peer, told in order, true or not.
+    fn learn(&mut self, _now: Instant, _peer: PeerId, _chunk: ChunkIndex, _ago: Duration) -> bool {
+        false
+    }
+    /// The link is gone.
+    fn forget(&mut self, _peer: PeerId) {}
 }
 
 /// Who has how much of what is to be fetched.

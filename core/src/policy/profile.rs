@@ -138,6 +138,11 @@ impl<'a> Profile<'a> {
             self.first += 1;
         }
     }
+
+    /// Whether the profile fits and has the chunk, at O(entries).
+    pub fn lists(&self, chunk: ChunkIndex) -> bool {
+        self.fits() && self.entries.iter().any(|entry| entry.chunk == chunk)
+    }
 }
 
 impl Predictor for Profile<'_> {

@@ -32,6 +32,8 @@ pub use touches::{Touches, TouchesEncoder, decode_touches};
 pub const VERSION: u16 = 1;
 /// Lowest version of the protocol that this code speaks.
 pub const VERSION_MIN: u16 = 1;
+/// The bit of `Hello`'s features of a seed that wants to be told what guests touch, and of a node that tells it.
+pub const FEATURE_TEACH: u64 = 1;
 /// Longest payload of a frame, in bytes; the body is not part of it.
 pub const PAYLOAD_BYTES_MAX: usize = 1200;
 /// Longest frame without its body, in bytes: header, payload and checksum.

@@ -11,7 +11,7 @@ use net::{config, storage};
 use swarmdisk_core::engine::{Action, Config, Engine, Fill, Footprint, Limits};
 use swarmdisk_core::format::profile::ProfileEntry;
 use swarmdisk_core::geometry::Geometry;
-use swarmdisk_core::policy::{ExpectedCompletion, Mixed, Profile, Sequential, WindowedRandom};
+use swarmdisk_core::policy::{ExpectedCompletion, Lesson, Live, Mixed, Profile, Sequential, WindowedRandom};
 use swarmdisk_core::time::Instant;
 use swarmdisk_core::wire::{HEAD_BYTES_MAX, Role};
 
@@ -27,7 +27,17 @@ fn geometry() -> Geometry {
 
 /// Small tables, so that they overflow.
 fn small() -> Limits {
-    Limits { peers: 5, transfers: 8, requests_per_peer: 4, demands: 6, contacts: 6, changes: 4, served: 4, maps: true }
+    Limits {
+        peers: 5,
+        transfers: 8,
+        requests_per_peer: 4,
+        demands: 6,
+        contacts: 6,
+        changes: 4,
+        served: 4,
+        touches: 6,
+        maps: true,
+    }
 }
 
 fn engine(index: usize, role: Role, limits: Limits, change: impl FnOnce(&mut Config)) -> RandomEngine {
@@ -38,8 +48,9 @@ fn engine(index: usize, role: Role, limits: Limits, change: impl FnOnce(&mut Con
     let entry = |chunk| ProfileEntry::single(geometry.chunk(chunk).unwrap(), chunk, 200);
     let entries: Vec<_> = (0..60).map(|number| entry(number * 7 % 300)).collect();
     let profile = Some(Profile::new(entries.leak(), 20));
+    let live = Some(Live::new(vec![Lesson::EMPTY; 40].leak(), 10));
     let policies =
-        (Mixed { profile, sequential: Some(Sequential::new(8)) }, WindowedRandom::default(), ExpectedCompletion);
+        (Mixed { profile, live, sequential: Some(Sequential::new(8)) }, WindowedRandom::default(), ExpectedCompletion);
     let storage = storage(Footprint::of(geometry, limits));
     Engine::new(Instant::ZERO, geometry, config, storage, policies).unwrap()
 }

@@ -5,7 +5,7 @@ use swarmdisk_core::engine::{Action, Body, Config, Engine, Event, Footprint, Lan
 use swarmdisk_core::format::profile::ProfileEntry;
 use swarmdisk_core::geometry::{ChunkIndex, Geometry, PieceIndex};
 use swarmdisk_core::ids::{Address, GuestId, NodeId, PeerId, SlotId};
-use swarmdisk_core::policy::{ExpectedCompletion, InOrder, Mixed, Profile};
+use swarmdisk_core::policy::{ExpectedCompletion, InOrder, Lesson, Live, Mixed, Profile};
 use swarmdisk_core::time::Instant;
 use swarmdisk_core::wire::{
     self, Class, Data, Decoded, Frame, HEAD_BYTES_MAX, Hello, Map, Pieces, Request, Role, Run, RunsEncoder,
@@ -40,7 +40,7 @@ pub fn listens(number: u8) -> Address {
 }
 
 impl Hand {
-    /// Node number 100, which holds nothing, as `change` would have it.
+    /// Node number 100, which holds nothing and tells of no touches, as `change` would have it.
     pub fn new(change: impl FnOnce(&mut Config)) -> Self {
         Self::guessing(&[], change)
     }
@@ -50,11 +50,13 @@ impl Hand {
         let geometry = Geometry::new(u64::from(CHUNKS) << 16, 16).unwrap();
         let mut config = config(100, Role::Node, swarmdisk_core::engine::Limits::NODE);
         config.node = node_id(100);
+        config.limits.touches = 0;
         change(&mut config);
         let entry = |chunk: &u32| ProfileEntry::single(geometry.chunk(*chunk).unwrap(), 0, 255);
         let entries: Vec<_> = chunks.iter().map(entry).collect();
         let profile = (!entries.is_empty()).then(|| Profile::new(entries.leak(), 300));
-        let policies = (Mixed { profile, sequential: None }, InOrder, ExpectedCompletion);
+        let live = Live::new(vec![Lesson::EMPTY; 2048].leak(), 300);
+        let policies = (Mixed { profile, live: Some(live), sequential: None }, InOrder, ExpectedCompletion);
         let storage = storage(Footprint::of(geometry, config.limits));
         let engine = Engine::new(Instant::ZERO, geometry, config, storage, policies).unwrap();
         Self { engine, now: 0, geometry }

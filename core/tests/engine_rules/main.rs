@@ -8,3 +8,4 @@ mod hand;
 mod keeping;
 mod linking;
 mod serving;
+mod teaching;

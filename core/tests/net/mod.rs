@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use swarmdisk_core::bitmap::Bits;
 use swarmdisk_core::engine::{
     Action, Body, Change, Config, Contact, Demand, Engine, Event, Fill, Footprint, Landing, Limits, PeerRow, Received,
-    Served, Stats, Storage, Transfer, Tuning, Upload, Verdict,
+    Served, Stats, Storage, Touch, Transfer, Tuning, Upload, Verdict,
 };
 use swarmdisk_core::format::profile::ProfileEntry;
 use swarmdisk_core::geometry::{Geometry, LEAF_CHUNKS, Piece, PieceIndex};
 use swarmdisk_core::ids::{Address, Digest, GuestId, NodeId, PeerId, SlotId};
-use swarmdisk_core::policy::{ExpectedCompletion, Mixed, Profile, Sequential, WindowedRandom};
+use swarmdisk_core::policy::{ExpectedCompletion, Lesson, Live, Mixed, Profile, Sequential, WindowedRandom};
 use swarmdisk_core::rng::mix;
 use swarmdisk_core::time::{Duration, Instant};
 use swarmdisk_core::wire::{HEAD_BYTES_MAX, Kind, Role};
@@ -29,6 +29,7 @@ pub struct NodeSpec {
     pub rate: u64,
     pub profile: &'static [ProfileEntry],
     pub sequential: bool,
+    pub live: bool,
     pub fill: Fill,
     /// Chunks that the guest reads, in order, and its think time before each.
     pub trace: Vec<(u64, u32)>,
@@ -40,8 +41,8 @@ pub struct NodeSpec {
 impl NodeSpec {
     pub fn node(rate: u64) -> Self {
         let limits = Limits { peers: 60, ..Limits::NODE };
-        let (profile, sequential, fill) = (&[][..], false, Fill::Off);
-        Self { role: Role::Node, rate, profile, sequential, fill, trace: vec![], lies: false, limits }
+        let (profile, sequential, live, fill) = (&[][..], false, false, Fill::Off);
+        Self { role: Role::Node, rate, profile, sequential, live, fill, trace: vec![], lies: false, limits }
     }
 
     pub fn seed(rate: u64) -> Self {
@@ -63,6 +64,7 @@ struct Node {
     guest_next: usize,
     guest_waits: Option<u32>,
     finished_at: Option<u64>,
+    demand_misses: usize,
     control_bytes: u64,
     have_bytes: u64,
     body_bytes: u64,
@@ -117,6 +119,7 @@ pub fn storage(need: Footprint) -> Storage<'static> {
         contacts: leak(Contact::EMPTY, need.contacts),
         changes: leak(Change::EMPTY, need.changes),
         served: leak(Served::EMPTY, need.served),
+        touches: leak(Touch::EMPTY, need.touches),
     }
 }
 
@@ -129,6 +132,7 @@ pub fn config(index: usize, role: Role, limits: Limits) -> Config {
         listen: address(index),
         manifest_bytes: 1000,
         profile: None,
+        teach: true,
         fill: Fill::Off,
         seed: index as u64 + 1,
         unsent_bytes_max: u32::MAX,
@@ -160,6 +164,7 @@ pub fn fresh_engine(geometry: Geometry, index: usize, spec: &NodeSpec) -> TestEn
     config.fill = spec.fill;
     let policies = Mixed {
         profile: (!spec.profile.is_empty()).then(|| Profile::new(spec.profile, 300)),
+        live: spec.live.then(|| Live::new(leak(Lesson::EMPTY, 4096), 300)),
         sequential: spec.sequential.then(|| Sequential::new(16)),
     };
     let need = Footprint::of(geometry, spec.limits);
@@ -212,6 +217,7 @@ impl Net {
             guest_next: 0,
             guest_waits: None,
             finished_at: None,
+            demand_misses: 0,
             control_bytes: 0,
             have_bytes: 0,
             body_bytes: 0,
@@ -313,7 +319,7 @@ impl Net {
             Ok(Received::Head { consumed, body: landing }) => {
                 assert_eq!(consumed, head.len());
                 node.control_bytes += head.len() as u64;
-                if (Kind::Map as u8..=Kind::Lost as u8).contains(&head[2]) {
+                if (Kind::Map as u8..=Kind::Lost as u8).contains(&head[2]) || head[2] == Kind::Touched as u8 {
                     node.have_bytes += head.len() as u64;
                 }
                 node.body_bytes += body.map_or(0, |(bytes, _)| u64::from(bytes));
@@ -345,6 +351,7 @@ impl Net {
             self.guest_got(index);
         } else {
             node.guest_waits = Some(number);
+            node.demand_misses += 1;
             self.tell(index, Event::Wanted { guest: GuestId(0), chunk });
         }
     }
@@ -509,7 +516,12 @@ impl Net {
         self.nodes[index].kept.len()
     }
 
-    /// Bytes received by all nodes: announcements of what is held, and everything.
+    /// Reads of its guest that had to wait.
+    pub fn demand_misses(&self, index: usize) -> usize {
+        self.nodes[index].demand_misses
+    }
+
+    /// Bytes received by all nodes: announcements of what is held and touched, and everything.
     pub fn traffic(&self) -> (u64, u64) {
         let have = self.nodes.iter().map(|node| node.have_bytes).sum();
         let all = self.nodes.iter().map(|node| node.control_bytes + node.body_bytes).sum();

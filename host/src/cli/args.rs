@@ -83,6 +83,9 @@ pub struct Seed {
     /// A profile to offer, of one of the files; may be given several times
     #[arg(long, value_name = "FILE")]
     pub profile: Vec<PathBuf>,
+    /// Learn from what guests touch: nodes tell, and the profile that is offered is made of it (and of --profile)
+    #[arg(long)]
+    pub learn: bool,
     /// Send at most so much a second, as in 100mbit or 12MB
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     pub limit_up: Option<u64>,
@@ -148,6 +151,9 @@ pub struct AttachOptions {
     /// What to fetch before the guest asks for it
     #[arg(long, value_enum, value_name = "HOW", default_value_t = PrefetchName::Auto)]
     pub prefetch: PrefetchName,
+    /// Tell nobody, neither nodes nor a seed that learns, which chunks the guest touches, and when
+    #[arg(long)]
+    pub no_teach: bool,
     /// Fetch the whole image in the background: off, auto (once much of it has been read), or a RATE
     #[arg(long, value_name = "off|auto|RATE", default_value = "off", value_parser = fill)]
     pub fill: Fill,
@@ -186,6 +192,8 @@ pub enum PrefetchName {
     Sequential,
     /// What the profile says
     Profile,
+    /// What other nodes' guests touch, and ahead of sequential readers
+    Live,
     /// All of these
     Auto,
 }
@@ -196,6 +204,7 @@ impl From<PrefetchName> for Prefetch {
             PrefetchName::Off => Self::Off,
             PrefetchName::Sequential => Self::Sequential,
             PrefetchName::Profile => Self::Profile,
+            PrefetchName::Live => Self::Live,
             PrefetchName::Auto => Self::Auto,
         }
     }

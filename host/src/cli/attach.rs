@@ -76,6 +76,7 @@ impl Session {
         node_options.advertise = Some(advertised(listener.address(), options.advertise.as_deref()).await?);
         node_options.profile = found.profile;
         node_options.prefetch = options.prefetch.into();
+        node_options.teach = !options.no_teach;
         node_options.fill = options.fill;
         node_options.rates = rates;
         node_options.contacts = found.contacts;

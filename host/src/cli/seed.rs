@@ -54,6 +54,7 @@ impl Seeding {
             let mut options = NodeOptions::seed(Arc::new(store));
             let own = profiles.iter().position(|(image, ..)| *image == options.store.image());
             options.profile = own.map(|index| profiles.swap_remove(index).1);
+            options.teach = args.learn;
             options.advertise = Some(advertise);
             options.rates = rates.clone();
             nodes.push(Node::start(options).await?);

@@ -12,6 +12,7 @@ use super::pieces::{Pieces, lost_by};
 use super::recorder::EngineRecorder;
 use super::socket::{LinkError, Socket, to_address};
 use super::waiters::{Answer, Waiter, Waiters, answer_all};
+use crate::digest::digest_of;
 use crate::log;
 use crate::store::StoreError;
 use bytes::{Buf, Bytes, BytesMut};
@@ -19,9 +20,9 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use swarmdisk_common::memory::Memory;
-use swarmdisk_common::policies::{Prefetch, policies};
+use swarmdisk_common::policies::{Prefetch, Pupil, policies};
 use swarmdisk_common::recording::Recorded;
-use swarmdisk_core::engine::{Config, Event, Footprint, Landing, PeerError, Received, SetupError, Verdict};
+use swarmdisk_core::engine::{Config, Event, Footprint, Landing, Offered, PeerError, Received, SetupError, Verdict};
 use swarmdisk_core::format::profile::ProfileEntry;
 use swarmdisk_core::format::recording;
 use swarmdisk_core::geometry::{Piece, PieceIndex};
@@ -43,7 +44,6 @@ const STORE_QUIET: Duration = Duration::from_secs(10);
 const FAREWELL_MAX: Duration = Duration::from_millis(500);
 
 /// All that the task needs.
-#[derive(Debug)]
 pub(crate) struct Setup {
     pub config: Config,
     pub prefetch: Prefetch,
@@ -55,6 +55,8 @@ pub(crate) struct Setup {
     pub credit_bytes: u32,
     /// Records the engine.
     pub recorder: Option<EngineRecorder>,
+    /// Takes notes of what nodes tell of their guests.
+    pub pupil: Option<Pupil>,
     /// Where links and blocking threads report to.
     pub sender: mpsc::Sender<Message>,
 }
@@ -79,13 +81,13 @@ pub(crate) async fn run(
 ) {
     let clock = Clock::start();
     let geometry = setup.pieces.store().geometry();
-    let mut memory = Memory::new(Footprint::of(geometry, setup.config.limits));
     let entries = setup.entries;
     let slots = setup.config.limits.transfers.into();
     let policies = policies(setup.prefetch, !entries.is_empty());
+    let mut memory = Memory::new(Footprint::of(geometry, setup.config.limits), &policies);
     let made_of = recording::Setup { now: clock.now(), geometry, config: setup.config, policies };
     let sink = setup.recorder.as_ref().map(EngineRecorder::sink);
-    let mut engine = match Recorded::new(&made_of, &entries, memory.storage(), sink) {
+    let mut engine = match Recorded::new(&made_of, &entries, memory.storage(), sink, setup.pupil) {
         Ok(engine) => engine,
         Err(error) => {
             // Whoever started the node may have gone.
@@ -229,11 +231,19 @@ impl Task<'_> {
             Request::Contact { address, seed } => {
                 self.tell(Event::ContactFound { address: to_address(address), seed });
             }
+            Request::Offer(profile) => self.offer(profile),
             // Whoever asked may have gone.
             Request::Snapshot(reply) => drop(reply.send(self.report())),
             Request::Shutdown(done) => return Some(done),
         }
         None
+    }
+
+    /// Offers another profile from now on.
+    fn offer(&mut self, profile: Bytes) {
+        let offered = Offered { digest: digest_of(&profile), bytes: profile.len() as u32 };
+        self.profile = profile;
+        self.tell(Event::ProfileOffered { profile: Some(offered) });
     }
 
     fn on_want(&mut self, piece: PieceIndex, waiter: Waiter) {

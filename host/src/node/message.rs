@@ -64,6 +64,8 @@ pub(crate) enum Request {
     Lost(Vec<(PieceIndex, u32)>),
     /// Where a node may listen.
     Contact { address: SocketAddr, seed: bool },
+    /// Offer this profile, of at most 4 GiB, from now on.
+    Offer(Bytes),
     /// How it goes.
     Snapshot(oneshot::Sender<Report>),
     /// Say goodbye to all and end.

@@ -11,6 +11,7 @@
 //! | `link`, `socket`, `pacer` | links, their making, their rates |
 //! | `pieces`, `waiters` | payloads and blocking threads; guests that wait |
 //! | `disk`, `touches` | what guests read through |
+//! | `learner` | a seed's: the profile from what nodes tell |
 //! | `listen`, `bootstrap` | strangers that come; an image that is not known yet |
 
 mod actions;
@@ -19,6 +20,7 @@ mod clock;
 mod disk;
 mod engine_task;
 mod handle;
+mod learner;
 mod link;
 mod listen;
 mod message;
@@ -84,6 +86,8 @@ pub struct NodeOptions {
     pub profile: Option<Bytes>,
     /// What guesses are made from.
     pub prefetch: Prefetch,
+    /// A node: whether others are told what its guests touch, seeds if they ask for it. A seed: whether it asks for it.
+    pub teach: bool,
     /// Whether to fetch what nobody has asked for.
     pub fill: Fill,
     /// What all links may send and receive; share one between nodes of a process whose limit is for all of them.
@@ -106,6 +110,7 @@ impl NodeOptions {
             advertise: None,
             profile: None,
             prefetch: Prefetch::default(),
+            teach: true,
             fill: Fill::Off,
             rates: Rates::default(),
             contacts: Vec::new(),
@@ -116,7 +121,7 @@ impl NodeOptions {
 
     /// For a seed of this image.
     pub fn seed(store: Arc<Store>) -> Self {
-        Self { role: Role::Seed, limits: Limits::SEED, prefetch: Prefetch::Off, ..Self::new(store) }
+        Self { role: Role::Seed, limits: Limits::SEED, prefetch: Prefetch::Off, teach: false, ..Self::new(store) }
     }
 }
 
@@ -174,16 +179,21 @@ impl Node {
     pub async fn start(options: NodeOptions) -> Result<NodeHandle, NodeError> {
         let entries = options.profile.as_deref().map(|profile| read_profile(profile, &options.store)).transpose()?;
         let config = config(&options);
+        let entries = entries.unwrap_or_default();
         let recorder = options.record_engine.as_deref().map(EngineRecorder::create).transpose()?;
         let (sender, messages) = mpsc::channel(MESSAGES);
         let (requests, asked) = mpsc::unbounded_channel();
         let (ready, started) = oneshot::channel();
+        let learns = options.role == Role::Seed && options.teach;
+        let run_count = options.profile.as_deref().and_then(|profile| run_count(profile, &options.store));
+        let before = run_count.map(|count| (count, entries.clone()));
         let pieces = Arc::new(Pieces::new(options.store.clone()));
         let setup = Setup {
             credit_bytes: CREDIT_BYTES.max(2 * options.store.geometry().chunk_bytes()),
             config,
             prefetch: options.prefetch,
-            entries: entries.unwrap_or_default(),
+            pupil: learns.then(|| learner::start(options.store.clone(), before, requests.downgrade())),
+            entries,
             profile: options.profile.unwrap_or_default(),
             pieces: pieces.clone(),
             rates: options.rates,
@@ -214,6 +224,11 @@ fn read_profile(profile: &[u8], store: &Store) -> Result<Vec<ProfileEntry>, Node
     Ok(view.entries().collect())
 }
 
+/// From how many runs it was merged.
+fn run_count(profile: &[u8], store: &Store) -> Option<u16> {
+    Some(ProfileView::parse(profile, store.image(), store.geometry()).ok()?.run_count())
+}
+
 fn config(options: &NodeOptions) -> Config {
     let listen = match options.advertise {
         None => Address::NONE,
@@ -222,14 +237,16 @@ fn config(options: &NodeOptions) -> Config {
     };
     let node = random_node();
     let offered = |profile: &Bytes| Offered { digest: digest_of(profile), bytes: profile.len() as u32 };
+    let tells = options.role == Role::Node && options.teach;
     Config {
-        limits: options.limits,
+        limits: Limits { touches: if tells { options.limits.touches } else { 0 }, ..options.limits },
         node,
         image: options.store.image(),
         role: options.role,
         listen,
         manifest_bytes: options.store.manifest_bytes().len() as u32,
         profile: options.profile.as_ref().map(offered),
+        teach: options.teach,
         fill: options.fill,
         seed: u64::from_le_bytes(std::array::from_fn(|at| node.0[at])),
         unsent_bytes_max: if options.rates.up.is_some() { UNSENT_BYTES_LIMITED } else { UNSENT_BYTES },

@@ -10,7 +10,7 @@ mod setup;
 mod store;
 
 pub use image::{ImageError, ImageModel};
-pub use policies::{AnyOrder, AnySelector, SimEngine, make as make_policies};
+pub use policies::{AnyOrder, AnySelector, SimEngine, learns, make as make_policies};
 pub use script::{Group, Script, ScriptError};
 pub(crate) use setup::exponential;
 pub use setup::{NodeSetup, Setup, SetupError};

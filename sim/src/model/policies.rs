@@ -5,8 +5,8 @@ use swarmdisk_core::engine::Engine;
 use swarmdisk_core::format::profile::ProfileEntry;
 use swarmdisk_core::ids::PeerId;
 use swarmdisk_core::policy::{
-    Candidate, ExpectedCompletion, Guess, InOrder, Mixed, Order, Outcome, Owners, Profile, Selector, Sequential,
-    Supply, Want, WindowedRandom,
+    Candidate, ExpectedCompletion, Guess, InOrder, Lesson, Live, Mixed, Order, Outcome, Owners, Profile, Selector,
+    Sequential, Supply, Want, WindowedRandom,
 };
 use swarmdisk_core::rng::Rng;
 use swarmdisk_core::time::Instant;
@@ -74,12 +74,22 @@ impl Selector for AnySelector {
     }
 }
 
-/// A node's policies.
-pub fn make<'a>(policy: &Policy, profile: &'a [ProfileEntry]) -> (Mixed<'a>, AnyOrder, AnySelector) {
+/// Whether nodes with this policy learn from what others' guests touch.
+pub fn learns(policy: &Policy) -> bool {
+    matches!(policy.prefetch, Prefetch::Live | Prefetch::Auto)
+}
+
+/// A node's policies; it learns if there are `lessons` to keep in mind.
+pub fn make<'a>(
+    policy: &Policy,
+    profile: &'a [ProfileEntry],
+    lessons: &'a mut [Lesson],
+) -> (Mixed<'a>, AnyOrder, AnySelector) {
     let by_profile = matches!(policy.prefetch, Prefetch::Profile | Prefetch::Auto) && !profile.is_empty();
-    let by_sequence = matches!(policy.prefetch, Prefetch::Sequential | Prefetch::Auto);
+    let by_sequence = matches!(policy.prefetch, Prefetch::Sequential | Prefetch::Live | Prefetch::Auto);
     let predictor = Mixed {
         profile: by_profile.then(|| Profile::new(profile, policy.window as usize)),
+        live: (!lessons.is_empty()).then(|| Live::new(lessons, live_window(policy))),
         sequential: by_sequence.then(|| Sequential::new(policy.ahead)),
     };
     let order = match policy.order {
@@ -94,4 +104,9 @@ pub fn make<'a>(policy: &Policy, profile: &'a [ProfileEntry]) -> (Mixed<'a>, Any
         scenario::Selector::Random => AnySelector::Random,
     };
     (predictor, order, selector)
+}
+
+/// What live learning looks ahead: as the profile does, or what hosts have.
+fn live_window(policy: &Policy) -> usize {
+    if policy.window == 0 { swarmdisk_common::policies::LIVE.window as usize } else { policy.window as usize }
 }

@@ -49,6 +49,8 @@ pub struct Setup {
     pub profiles: Vec<Vec<ProfileEntry>>,
     /// Length of each of these as it is sent.
     pub profile_bytes: Vec<u32>,
+    /// Chunks that a node remembers to have been touched: all that a guest touches, if the policy allows so many.
+    pub touches: u16,
     /// Seeds first: those of the first image, then those of the next; then the nodes.
     pub nodes: Vec<NodeSetup>,
 }
@@ -88,12 +90,15 @@ impl Setup {
             script_workloads: Vec::new(),
             profiles: Vec::new(),
             profile_bytes: Vec::new(),
+            touches: 0,
             nodes: Vec::new(),
         };
         let traces = setup.read_traces()?;
         setup.place_seeds();
         setup.place_nodes(&traces)?;
         setup.make_profiles(&traces)?;
+        let most = setup.scripts.iter().map(|script| script.chunks().len()).max().unwrap_or(0);
+        setup.touches = setup.scenario.policy.touches.min(u16::try_from(most).unwrap_or(u16::MAX));
         Ok(setup)
     }
 

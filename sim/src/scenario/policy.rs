@@ -13,7 +13,9 @@ pub enum Prefetch {
     Sequential,
     /// The profile.
     Profile,
-    /// Both.
+    /// What other nodes' guests touch, and sequential reads.
+    Live,
+    /// All of these.
     Auto,
 }
 
@@ -59,12 +61,14 @@ pub struct Policy {
     pub order: Order,
     /// Whom to ask.
     pub selector: Selector,
-    /// Entries of the profile that are looked ahead; 0: all that are due soon.
+    /// Entries of the profile, or chunks that other nodes' guests have touched, that are looked ahead; 0: as hosts do.
     pub window: u32,
     /// Of `windowed-random`: every n-th pick takes the soonest; 0: none does.
     pub soonest_every: u32,
     /// Chunks that a sequential reader is fetched ahead.
     pub ahead: u32,
+    /// First touches that a node tells others of, at most.
+    pub touches: u16,
     /// Background fill.
     pub fill: Fill,
     /// Background fill at this rate, from the start.
@@ -103,11 +107,12 @@ impl Default for Policy {
         let span = |span: swarmdisk_core::time::Duration| Span::micros(span.as_micros());
         Self {
             prefetch: Prefetch::Auto,
-            order: Order::WindowedRandom,
+            order: Order::Owners,
             selector: Selector::ExpectedCompletion,
             window: 0,
             soonest_every: 2,
             ahead: 16,
+            touches: limits.touches,
             fill: Fill::Off,
             fill_rate: None,
             links: tuning.links,

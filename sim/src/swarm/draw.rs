@@ -225,7 +225,7 @@ impl Draws {
         let micros = |draws: &mut Self| Span::micros(draws.spread(10, 3000));
         // A cache into which no window fits loses what was prefetched before it is read, again and again.
         let capacity_min = match policy.prefetch {
-            Prefetch::Auto | Prefetch::Profile => u64::from(policy.window) * 2 + 32,
+            Prefetch::Auto | Prefetch::Profile | Prefetch::Live => u64::from(policy.window) * 2 + 32,
             Prefetch::Sequential | Prefetch::Off => 8,
         };
         let may_be_small = policy.fill == Fill::Off && policy.fill_rate.is_none();
@@ -250,6 +250,7 @@ impl Draws {
             prefetch: self.pick(&[
                 Prefetch::Auto,
                 Prefetch::Auto,
+                Prefetch::Live,
                 Prefetch::Profile,
                 Prefetch::Sequential,
                 Prefetch::Off,
@@ -259,6 +260,7 @@ impl Draws {
             window: self.spread(4, 500) as u32,
             soonest_every: self.between(0, 4) as u32,
             ahead: self.spread(1, 32) as u32,
+            touches: small(self, 8192, 0, 60),
             fill: if fills && self.percent(50) { Fill::Auto } else { Fill::Off },
             fill_rate: (fills && self.percent(30)).then(|| Rate(self.between(100, 1000) * MBIT)),
             links: self.pick(&[8, 30, 30, 30, 50]).min(links_max),

@@ -3,15 +3,16 @@
 use super::queue::What;
 use super::tally::Counts;
 use super::{Observation, Tally, Watch, World};
-use crate::model::{Purpose, Setup, SimEngine, Store, chosen, stream};
+use crate::model::{Purpose, Setup, SimEngine, Store, chosen, learns, stream};
 use crate::network::{NEVER, Nanos};
 use crate::scenario::{Fill, Policy};
 use bumpalo::Bump;
 use swarmdisk_core::engine::{
-    Change, Config, Contact, Demand, Engine, Event, Footprint, Limits, PeerRow, Served, Storage, Transfer, Tuning,
-    Upload,
+    Change, Config, Contact, Demand, Engine, Event, Footprint, Limits, PeerRow, Served, Storage, Touch, Transfer,
+    Tuning, Upload,
 };
 use swarmdisk_core::ids::{Address, NodeId, PeerId};
+use swarmdisk_core::policy::Lesson;
 use swarmdisk_core::rng::mix;
 use swarmdisk_core::time::Duration;
 use swarmdisk_core::wire::Role;
@@ -167,7 +168,11 @@ impl<'a, W: Watch> World<'a, W> {
         let limits = config.limits;
         let storage = storage(self.bump, Footprint::of(image.geometry, limits));
         let profile: &'a [_] = if spec.role == Role::Seed { &[] } else { &self.setup.profiles[spec.image] };
-        let policies = crate::model::make_policies(&self.setup.scenario.policy, profile);
+        let policy = &self.setup.scenario.policy;
+        let learns = spec.role == Role::Node && learns(policy);
+        let lessons = if learns { lessons(self.setup.touches) } else { 0 };
+        let lessons = self.bump.alloc_slice_fill_copy(lessons, Lesson::EMPTY);
+        let policies = crate::model::make_policies(policy, profile, lessons);
         let now = self.engine_now(node);
         // The scenario's checks allow no limits that an engine refuses.
         let mut engine = match Engine::new(now, image.geometry, config, storage, policies) {
@@ -215,13 +220,14 @@ impl<'a, W: Watch> World<'a, W> {
         name[8..].copy_from_slice(&(node as u64).to_le_bytes());
         let is_seed = spec.role == Role::Seed;
         Config {
-            limits: if is_seed { seed_limits(self.setup) } else { node_limits(&scenario.policy) },
+            limits: if is_seed { seed_limits(self.setup) } else { node_limits(self.setup) },
             node: NodeId(name),
             image: image.digest,
             role: spec.role,
             listen: address(node, 0),
             manifest_bytes: image.manifest_bytes,
             profile: None,
+            teach: !is_seed,
             fill: match (scenario.policy.fill_rate, scenario.policy.fill) {
                 (_, _) if is_seed => swarmdisk_core::engine::Fill::Off,
                 (Some(rate), _) => swarmdisk_core::engine::Fill::Rate(rate.0),
@@ -293,9 +299,15 @@ impl<'a, W: Watch> World<'a, W> {
     }
 }
 
-fn node_limits(policy: &Policy) -> Limits {
+fn node_limits(setup: &Setup) -> Limits {
+    let (policy, touches) = (&setup.scenario.policy, setup.touches);
     let (peers, transfers) = (policy.links_max, policy.transfers);
-    Limits { peers, transfers, requests_per_peer: policy.requests_per_peer, ..Limits::NODE }
+    Limits { peers, transfers, requests_per_peer: policy.requests_per_peer, touches, ..Limits::NODE }
+}
+
+/// Chunks that live learning keeps in mind: two runs that have little in common, and some room.
+fn lessons(touches: u16) -> usize {
+    (usize::from(touches) * 5 / 2 + 64).min(usize::from(Limits::NODE.touches))
 }
 
 fn seed_limits(setup: &Setup) -> Limits {
@@ -329,5 +341,6 @@ fn storage(bump: &Bump, need: Footprint) -> Storage<'_> {
         contacts: bump.alloc_slice_fill_copy(need.contacts, Contact::EMPTY),
         changes: bump.alloc_slice_fill_copy(need.changes, Change::EMPTY),
         served: bump.alloc_slice_fill_copy(need.served, Served::EMPTY),
+        touches: bump.alloc_slice_fill_copy(need.touches, Touch::EMPTY),
     }
 }
