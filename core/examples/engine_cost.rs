@@ -151,7 +151,7 @@ impl Crowd {
             let peer = peers[rng.below(peers.len() as u32 / 5) as usize * 5];
             let run = Run { first: rng.below(1500), count: 1 };
             let class = if rng.below(4) == 0 { Class::Demand } else { Class::Prefetch };
-            self.hear(peer, &Frame::Request(Request { run, class, insist: true, raise: false }));
+            self.hear(peer, &Frame::Request(Request { run, class, insist: true, raise: false, due_millis: 0 }));
         }
         let (setup, calls) = (self.calls[..settled].to_vec(), self.calls[settled..].to_vec());
         let fresh = || {

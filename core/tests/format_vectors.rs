@@ -229,10 +229,10 @@ fn recording() {
          02 c0 84 3d               # fill: at 1,000,000 bytes a second
          05                        # seed
          80 80 80 02               # at most 4 MiB not sent
-         20 04 08                  # 32 prefetches, 4 a peer, 8 a seed
+         20 04 04                  # 32 prefetches, 4 a peer, 4 a seed
          04 08                     # 4 fills, a queue of 8
          d0 86 03                  # batch: 50 ms
-         f0 93 09                  # hedge: 150 ms
+         e0 a7 12                  # hedge: 300 ms
          80 ad e2 04               # timeout: 10 s
          d0 bb 1b                  # patience: 450 ms
          80 ad e2 04               # ping: 10 s
@@ -242,7 +242,7 @@ fn recording() {
          01 80 40 ac 02            # live learning of 8192 chunks, 300 ahead
          00                        # no sequential readers
          00 00                     # owners; expected completion
-         d5 88 19 4f               # CRC32 from the length on
+         b4 cc 08 7f               # CRC32 from the length on
          14 00                     # 20 bytes
          01 02 ac 02 ff            # an entry of the profile: chunk 2, at 300 ms, in all runs of the first group
          {zeros 15}                # and in none of the others

@@ -165,6 +165,7 @@ predictor_contract!(mixed_of_nothing, Mixed::default());
 struct Multiples {
     held: u32,
     owned: u32,
+    seed_has_room: bool,
 }
 
 impl Supply for Multiples {
@@ -172,12 +173,20 @@ impl Supply for Multiples {
         if chunk.get().is_multiple_of(self.held) { u16::MAX } else { 0 }
     }
 
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    fn seed_has_room(&self) -> bool {
+        self.seed_has_room
+    }
+
     fn owns(&self, chunk: ChunkIndex) -> bool {
         chunk.get().is_multiple_of(self.owned)
     }
 }
 
-const THIRDS: Multiples = Multiples { held: 3, owned: CHUNKS };
+const THIRDS: Multiples = Multiples { held: 3, owned: CHUNKS, seed_has_room: true };
 
 fn window(length: u32) -> Vec<Guess> {
     (0..length).map(|index| Guess { chunk: chunk(index), probability: 128, due: Duration::MAX }).collect()
@@ -195,7 +204,7 @@ fn picks(mut order: impl Order, lengths: &[u32], seed: u64) -> Vec<Option<usize>
 
 /// Whether something is picked, at once or when the order has said that it will, though nobody is to fetch anything.
 fn picks_at_last(mut order: impl Order, length: u32, seed: u64) -> bool {
-    let (nobody, mut rng) = (Multiples { held: CHUNKS, owned: CHUNKS }, Rng::new(seed));
+    let (nobody, mut rng) = (Multiples { held: CHUNKS, owned: CHUNKS, seed_has_room: true }, Rng::new(seed));
     let window = &window(length + 1)[1..];
     let at_once = order.pick(Instant::ZERO, window, &nobody, &mut rng);
     let later = order.next_pick();
@@ -223,15 +232,16 @@ order_contract!(owners_keeps_the_contract, Owners::default());
 
 #[test]
 fn what_another_owns_is_left_until_a_node_holds_it() {
-    let supply = Multiples { held: 7, owned: 5 };
     let window = &window(100)[1..];
-    let (mut order, mut rng) = (Owners::default(), Rng::new(1));
-    let picked: BTreeSet<u32> = (0..2000)
-        .filter_map(|_| order.pick(Instant::ZERO, window, &supply, &mut rng))
-        .map(|index| window[index].chunk.get())
-        .collect();
-    let expected = (1..100u32).filter(|chunk| chunk.is_multiple_of(7) || chunk.is_multiple_of(5)).collect();
-    assert_eq!(picked, expected);
+    let picked = |seed_has_room| -> BTreeSet<u32> {
+        let supply = Multiples { held: 7, owned: 5, seed_has_room };
+        let (mut order, mut rng) = (Owners::default(), Rng::new(1));
+        let picks = (0..2000).filter_map(|_| order.pick(Instant::ZERO, window, &supply, &mut rng));
+        picks.map(|index| window[index].chunk.get()).collect()
+    };
+    assert_eq!(picked(true), BTreeSet::from([5]), "the soonest that is its own, from a seed");
+    let held = picked(false);
+    assert!(held.contains(&7) && held.len() > 3 && held.iter().all(|chunk| chunk.is_multiple_of(7)), "{held:?}");
 }
 
 #[test]

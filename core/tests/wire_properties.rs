@@ -51,6 +51,7 @@ impl Shape {
                 class: classes[usize::from(small[0]) % 3],
                 insist: small[2] % 2 == 1,
                 raise: small[2] & 2 != 0,
+                due_millis: large[1],
             }),
             Kind::Cancel => Frame::Cancel(run),
             Kind::Data => Frame::Data(Data { piece: large[0], bytes: body_bytes }),

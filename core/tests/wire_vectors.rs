@@ -59,7 +59,13 @@ fn frames() -> Vec<(&'static str, Frame<'static>)> {
         ..hello
     };
     let request = |first, count, class, insist, raise| {
-        Frame::Request(Request { run: Run { first, count }, class, insist, raise })
+        Frame::Request(Request {
+            run: Run { first, count },
+            class,
+            insist,
+            raise,
+            due_millis: if class == Class::Prefetch { 250 } else { 0 },
+        })
     };
     let range = BlobRange { digest: IMAGE, total_bytes: 150_000, offset: 131_072, bytes: 18_928 };
     vec![
@@ -166,7 +172,7 @@ fn the_document_shows_the_same_bytes() {
 fn the_sizes_that_the_document_counts_on_are_right() {
     let vectors = vectors();
     let bytes = |name| vectors[name].len();
-    assert_eq!((bytes("Request"), bytes("Data")), (15, 15));
+    assert_eq!((bytes("Request"), bytes("Data")), (17, 15));
     assert!(bytes("Busy") + 2 <= 14, "a Busy, were its piece 16,384 or more");
     assert_eq!(bytes("Have") - 5, 9, "a Have without its runs");
 }

@@ -88,7 +88,10 @@ impl Host<'_> {
                     0 => self.hear(*peer, &Frame::Busy(Busy { run, retry_millis: 30 })),
                     1 => {
                         let class = swarmdisk_core::wire::Class::Demand;
-                        self.hear(*peer, &Frame::Request(Request { run, class, insist: false, raise: false }));
+                        self.hear(
+                            *peer,
+                            &Frame::Request(Request { run, class, insist: false, raise: false, due_millis: 0 }),
+                        );
                     }
                     2 => self.hear(*peer, &Frame::Refuse(run)),
                     // Not a whole frame.

@@ -20,6 +20,8 @@ use crate::wire::{Class, Frame, Redirect, Request, Role, Run};
 
 /// How long nothing but demand is fetched after the store has failed.
 pub(super) const STORE_FULL: Duration = Duration::from_secs(10);
+/// How soon a seed is asked again after the node that it named has refused. Not at once: the seed may name it again.
+const REFUTED: Duration = Duration::from_millis(5);
 /// Peers that are weighed for one piece.
 const CANDIDATES_MAX: usize = 64;
 /// Guesses that are tried for one free place among the prefetches.
@@ -171,7 +173,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             self.selector.observe(now, peer, Outcome::Refused);
         }
         self.peers.note_pieces(peer.index(), piece.get(), 1, false);
-        self.hints.expire(piece, now);
+        self.hints.refuted(piece, now + REFUTED);
     }
 
     pub(super) fn on_redirected(&mut self, now: Instant, peer: PeerId, piece: PieceIndex, to: &Redirect) {

@@ -7,6 +7,8 @@ use crate::ids::NodeId;
 use crate::time::Instant;
 
 const HINTS_MAX: usize = 128;
+/// No node has this name.
+const NOBODY: NodeId = NodeId([0; 16]);
 /// No piece has this number.
 const NO_PIECE: u32 = u32::MAX;
 
@@ -51,9 +53,11 @@ impl Hints {
         self.position(piece.get()).map(|index| &self.rows[index])
     }
 
-    pub fn expire(&mut self, piece: PieceIndex, now: Instant) {
+    /// The node that was named has not got it: seeds may be asked again at `again`.
+    pub fn refuted(&mut self, piece: PieceIndex, again: Instant) {
         if let Some(index) = self.position(piece.get()) {
-            self.rows[index].until = self.rows[index].until.min(now);
+            self.rows[index].node = NOBODY;
+            self.rows[index].until = self.rows[index].until.min(again);
             self.expiry = Instant::ZERO;
         }
     }
@@ -105,7 +109,7 @@ mod tests {
                     None => naive.push_back((number, until)),
                 }
                 if expires {
-                    hints.expire(piece, time);
+                    hints.refuted(piece, time);
                 } else {
                     hints.add(Hint { piece: number, node: NodeId([0; 16]), until });
                 }

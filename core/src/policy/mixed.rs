@@ -31,6 +31,8 @@ impl Mixed<'_> {
         }
         let mut own = Forecast::new();
         live.forecast(now, view, &mut own);
+        // A profile that has not fitted for a while may list what was learnt meanwhile.
+        own.retain(|guess| !out.iter().any(|listed| listed.chunk == guess.chunk));
         if own.is_empty() {
             return;
         }

@@ -144,7 +144,7 @@ impl Careless {
             19 => Frame::Touched(Touched { age_millis: a, touches: runs }),
             20 => Frame::Unknown(0x99),
             21 => Frame::Bye(Farewell::Leaving),
-            _ => Frame::Request(Request { run, class, insist: a % 2 == 0, raise: a % 5 == 0 }),
+            _ => Frame::Request(Request { run, class, insist: a % 2 == 0, raise: a % 5 == 0, due_millis: a }),
         };
         encoded(&frame)
     }

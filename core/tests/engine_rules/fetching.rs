@@ -94,7 +94,7 @@ fn a_guess_that_becomes_a_demand_is_raised() {
     hand.keeps(CHUNKS..PIECES);
     let peer = hand.holder(1, Role::Node, 0..PIECES);
     let run = Run { first: 5, count: 1 };
-    let guess = Request { run, class: Class::Prefetch, insist: false, raise: false };
+    let guess = Request { run, class: Class::Prefetch, insist: false, raise: false, due_millis: 0 };
     assert_eq!(hand.requests(), [(peer, guess)]);
     hand.wants(5);
     assert_eq!(hand.requests(), [(peer, Request { class: Class::Demand, raise: true, ..guess })]);
@@ -139,7 +139,7 @@ fn a_late_demand_is_asked_of_a_second_holder_and_the_loser_is_cancelled() {
     hand.wants(5);
     assert_eq!(hand.asks(), [(slow, 5)]);
     let other = hand.holder(2, Role::Node, 0..PIECES);
-    hand.wait_micros(149_000);
+    hand.wait_micros(299_000);
     assert_eq!(hand.asks(), []);
     hand.wait_micros(1_000);
     assert_eq!(hand.engine.deadline(), Some(hand.time()), "the engine asks to be called then");
@@ -161,7 +161,7 @@ fn a_second_holder_that_refuses_is_followed_by_a_third() {
     hand.wants(5);
     hand.drain();
     let refuses = hand.holder(2, Role::Node, 0..PIECES);
-    hand.wait_micros(150_000);
+    hand.wait_micros(300_000);
     assert_eq!(hand.asks(), [(refuses, 5)]);
     let third = hand.holder(3, Role::Node, 0..PIECES);
     hand.hear(refuses, Frame::Refuse(Run { first: 5, count: 1 })).unwrap();
@@ -176,9 +176,9 @@ fn a_body_that_stops_in_the_middle_does_not_stall_a_guest() {
     hand.drain();
     assert!(matches!(hand.begins(stops, 5), Landing::Land { .. }));
     let other = hand.holder(2, Role::Node, 0..PIECES);
-    hand.wait_micros(300_000);
+    hand.wait_micros(600_000);
     assert_eq!(hand.asks(), [], "it has begun: it is given longer");
-    hand.wait_micros(300_000);
+    hand.wait_micros(600_000);
     assert_eq!(hand.asks(), [(other, 5)]);
     hand.gets(other, 5);
     assert_eq!(hand.asks(), []);
@@ -337,6 +337,8 @@ fn whom_a_seed_redirects_to_is_asked_though_it_has_not_said_that_it_holds_the_pi
     hand.hear(seed, redirect(5, 2)).unwrap();
     assert_eq!(hand.asks(), [(node, 5)]);
     hand.hear(node, Frame::Refuse(Run { first: 5, count: 1 })).unwrap();
+    assert_eq!(hand.requests(), [], "the seed might name it again");
+    hand.wait_micros(5_000);
     let again = hand.requests();
     assert!(matches!(again[..], [(to, Request { insist: true, .. })] if to == seed), "no patience then: {again:?}");
 }

@@ -222,7 +222,7 @@ impl Hand {
 
     /// The peer asks.
     pub fn is_asked(&mut self, peer: PeerId, first: u32, count: u16, class: Class) -> Result<(), PeerError> {
-        let request = Request { run: Run { first, count }, class, insist: false, raise: false };
+        let request = Request { run: Run { first, count }, class, insist: false, raise: false, due_millis: 0 };
         self.hear(peer, Frame::Request(request)).map(|landing| assert_eq!(landing, Landing::None))
     }
 

@@ -74,7 +74,11 @@ fn a_raised_request_overtakes_too() {
     hand.is_asked(peers[1], 100, 2, Class::Prefetch).unwrap();
     assert_eq!(serve(&mut hand).len(), 1);
     let run = Run { first: 101, count: 1 };
-    hand.hear(peers[1], Frame::Request(Request { run, class: Class::Demand, insist: false, raise: true })).unwrap();
+    hand.hear(
+        peers[1],
+        Frame::Request(Request { run, class: Class::Demand, insist: false, raise: true, due_millis: 0 }),
+    )
+    .unwrap();
     writable(&mut hand, &peers);
     assert_eq!(serve_all(&mut hand, &peers)[0], (peers[1], 101));
 }
@@ -84,7 +88,8 @@ fn a_raise_of_what_has_been_answered_is_not_answered_again() {
     let mut hand = Hand::holding(0..PIECES, |_| {});
     let peer = hand.link(1, Role::Node);
     let run = Run { first: 5, count: 1 };
-    hand.hear(peer, Frame::Request(Request { run, class: Class::Demand, insist: false, raise: true })).unwrap();
+    hand.hear(peer, Frame::Request(Request { run, class: Class::Demand, insist: false, raise: true, due_millis: 0 }))
+        .unwrap();
     assert_eq!(hand.drain(), []);
 }
 
@@ -136,22 +141,34 @@ fn a_full_queue_answers_busy_but_takes_demand() {
 }
 
 #[test]
-fn only_what_comes_from_a_seed_is_promised() {
+fn what_is_under_way_is_promised_but_not_to_whom_it_comes_from() {
     let mut hand = Hand::holding(CHUNKS..PIECES, |_| {});
     let asker = hand.link(1, Role::Node);
     let node = hand.holder(2, Role::Node, 5..6);
-    let seed = hand.holder(3, Role::Seed, 6..7);
     hand.wants(5);
-    hand.wants(6);
     hand.drain();
+    hand.is_asked(node, 5, 1, Class::Demand).unwrap();
+    assert_eq!(hand.says(node), [Frame::Refuse(Run { first: 5, count: 1 })], "they would wait for each other");
     hand.is_asked(asker, 5, 2, Class::Demand).unwrap();
-    assert_eq!(hand.says(asker), [Frame::Refuse(Run { first: 5, count: 1 })]);
-    hand.gets(seed, 6);
+    assert_eq!(hand.says(asker), [Frame::Refuse(Run { first: 6, count: 1 })], "nothing is known of that");
+    hand.gets(node, 5);
     let loads = hand.actions();
-    assert!(matches!(loads[..], [Action::Load { piece, .. }] if piece == hand.piece(6)), "{loads:?}");
-    hand.lands(node, 5);
+    assert!(matches!(loads[..], [Action::Load { piece, .. }] if piece == hand.piece(5)), "{loads:?}");
+}
+
+#[test]
+fn a_promise_to_a_guest_hurries_the_fetch() {
+    let mut hand = Hand::guessing(&[5], |_| {});
+    hand.keeps(CHUNKS..PIECES);
+    let asker = hand.link(1, Role::Node);
+    let holder = hand.holder(2, Role::Node, 5..6);
+    assert_eq!(hand.asks(), [(holder, 5)]);
     hand.is_asked(asker, 5, 1, Class::Demand).unwrap();
-    assert_eq!(hand.says(asker), [], "what has landed is as good as there");
+    let raised = hand.requests();
+    assert!(
+        matches!(raised[..], [(to, Request { class: Class::Demand, raise: true, .. })] if to == holder),
+        "{raised:?}"
+    );
 }
 
 #[test]
@@ -207,7 +224,7 @@ fn a_seed_sends_a_piece_once_and_then_redirects() {
         |frame: &Frame<'_>| matches!(frame, Frame::Redirect(to) if (to.node, to.address) == (node_id(1), listens(1)));
     assert!(matches!(&said[..], [frame] if to_first(frame)), "{said:?}");
     let run = Run { first: 5, count: 1 };
-    let insists = |class| Frame::Request(Request { run, class, insist: true, raise: false });
+    let insists = |class| Frame::Request(Request { run, class, insist: true, raise: false, due_millis: 0 });
     hand.hear(second, insists(Class::Prefetch)).unwrap();
     let said = hand.says(second);
     assert!(matches!(&said[..], [frame] if to_first(frame)), "the piece gets time to spread: {said:?}");
@@ -222,7 +239,8 @@ fn a_seed_sends_a_piece_once_and_then_redirects() {
     hand.is_asked(second, 5, 1, Class::Demand).unwrap();
     assert_eq!(serve(&mut hand), [(second, 5)], "an idle seed serves a demand");
     hand.is_asked(second, 5, 1, Class::Prefetch).unwrap();
-    assert_eq!(serve(&mut hand), [(second, 5)], "nobody is sent to himself");
+    let said = hand.says(second);
+    assert!(matches!(&said[..], [frame] if to_first(frame)), "nobody is sent to himself: {said:?}");
     hand.is_asked(first, 5, 1, Class::Demand).unwrap();
     assert_eq!(serve(&mut hand), [(first, 5)], "an idle seed serves a demand");
     hand.tell(Event::PeerClosed { peer: first });
@@ -262,22 +280,4 @@ fn a_blob_waits_for_room_in_the_uplink() {
     assert_eq!(hand.drain(), [], "the hello is still on its way");
     hand.tell(Event::PeerWritable { peer, bytes: u32::MAX });
     assert!(matches!(hand.says(peer)[..], [Frame::Blob(_)]));
-}
-
-#[test]
-fn bytes_on_their_way_are_counted_beyond_four_gigabytes() {
-    let mut hand = Hand::holding(0..PIECES, |_| {});
-    let peer = hand.link(1, Role::Node);
-    for round in 0..4100u32 {
-        hand.is_asked(peer, round % CHUNKS, 1, Class::Demand).unwrap();
-        let Some(upload) = hand.actions().into_iter().find_map(|action| match action {
-            Action::Load { upload, .. } => Some(upload),
-            _ => None,
-        }) else {
-            return assert!(round > 4000, "the credit is used up after four gigabytes, not after {round} bodies");
-        };
-        hand.tell(Event::Loaded { upload, bytes: 1 << 20 });
-        hand.drain();
-    }
-    panic!("more was handed over than there was credit for");
 }

@@ -139,7 +139,7 @@ fn a_seed_is_told_only_if_it_learns_and_the_node_teaches() {
 
 #[test]
 fn what_another_guest_touched_is_prefetched_in_its_order() {
-    let mut hand = Hand::new(|_| {});
+    let mut hand = Hand::new(|config| config.tuning.prefetches_per_seed = 16);
     let seed = hand.holder(1, Role::Seed, 0..PIECES);
     let peer = hand.link(2, Role::Node);
     assert_eq!(hand.asks(), []);
@@ -164,7 +164,7 @@ fn touches_that_make_no_sense_end_the_link_and_teach_nothing() {
 
 #[test]
 fn times_beyond_all_bounds_are_taken_as_they_are() {
-    let mut hand = Hand::new(|_| {});
+    let mut hand = Hand::new(|config| config.tuning.prefetches_per_seed = 16);
     hand.holder(1, Role::Seed, 0..PIECES);
     let peer = hand.link(2, Role::Node);
     tells(&mut hand, peer, u32::MAX, &[(1, 0), (2, u32::MAX), (3, u32::MAX)]).unwrap();
