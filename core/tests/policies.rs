@@ -246,7 +246,7 @@ fn what_another_owns_is_left_until_a_node_holds_it() {
 
 #[test]
 fn an_owner_that_does_not_fetch_what_is_wanted_next_is_not_waited_for() {
-    let supply = Multiples { held: CHUNKS, owned: 50 };
+    let supply = Multiples { held: CHUNKS, owned: 50, seed_has_room: true };
     let window = &window(100)[1..];
     let (mut order, mut rng) = (Owners::default(), Rng::new(1));
     let mut picks_at = |millis| -> BTreeSet<usize> {

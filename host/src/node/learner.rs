@@ -70,7 +70,7 @@ impl Drop for Taker {
 /// Starts to learn on the current tokio runtime; gives who takes the notes. `before` is the profile offered so far.
 pub(super) fn start(
     store: Arc<Store>,
-    before: Option<(u16, Vec<ProfileEntry>)>,
+    before: Option<(Vec<u16>, Vec<ProfileEntry>)>,
     requests: WeakUnboundedSender<Request>,
 ) -> Pupil {
     let taker = Taker(Arc::new(Shared::default()));
@@ -89,11 +89,11 @@ pub(super) fn start(
 async fn learn(
     shared: Arc<Shared>,
     store: Arc<Store>,
-    before: Option<(u16, Vec<ProfileEntry>)>,
+    before: Option<(Vec<u16>, Vec<ProfileEntry>)>,
     requests: WeakUnboundedSender<Request>,
 ) {
     let geometry = store.geometry();
-    let before = before.map_or_else(Vec::new, |(runs, entries)| runs_of(geometry, runs, &entries));
+    let before = before.map_or_else(Vec::new, |(groups, entries)| runs_of(geometry, &groups, &entries));
     loop {
         tokio::select! {
             () = shared.news.notified() => {}
@@ -108,7 +108,8 @@ async fn learn(
         let store = store.clone();
         let built = tokio::task::spawn_blocking(move || build(&store, &traces)).await;
         match built {
-            Ok(Ok((profile, chunk_count))) if profile.len() <= PROFILE_BYTES_MAX => {
+            Ok(Ok((profile, merged))) if profile.len() <= PROFILE_BYTES_MAX => {
+                let chunk_count = merged.entries.len();
                 log::info(format_args!("a profile of {chunk_count} chunks was learned from {run_count} runs"));
                 let Some(requests) = requests.upgrade() else { return };
                 // An engine that has ended offers nothing.
@@ -177,15 +178,18 @@ fn trace(geometry: Geometry, run: &Run) -> Trace {
     Trace { requests }
 }
 
-/// Runs that a profile may have been made from: in each as many of the chunks as touched them.
-fn runs_of(geometry: Geometry, run_count: u16, entries: &[ProfileEntry]) -> Vec<(String, Trace)> {
-    let count = u64::from(run_count).clamp(1, RUNS_BEFORE_MAX);
-    let of_run = |number| {
-        let touches = entries.iter().filter(move |entry| number * 255 < u64::from(entry.probability) * count);
-        let requests = touches.map(|entry| read(geometry, u64::from(entry.at_millis) * 1000, entry.chunk)).collect();
-        ("the profile".to_owned(), Trace { requests })
-    };
-    (0..count).map(of_run).collect()
+/// Runs that a profile may have been made from: in each of a group's as many of the chunks as touched them.
+fn runs_of(geometry: Geometry, groups: &[u16], entries: &[ProfileEntry]) -> Vec<(String, Trace)> {
+    let mut runs = Vec::new();
+    for (group, run_count) in groups.iter().enumerate() {
+        let count = u64::from(*run_count).clamp(1, RUNS_BEFORE_MAX);
+        for number in 0..count {
+            let touches = entries.iter().filter(|entry| number * 255 < u64::from(entry.probabilities[group]) * count);
+            let requests = touches.map(|entry| read(geometry, u64::from(entry.at_millis) * 1000, entry.chunk));
+            runs.push(("the profile".to_owned(), Trace { requests: requests.collect() }));
+        }
+    }
+    runs
 }
 
 #[cfg(test)]
@@ -243,11 +247,11 @@ mod tests {
 
     #[test]
     fn a_profile_counts_as_the_runs_that_it_was_made_from() {
-        let entry =
-            |chunk, probability| ProfileEntry { chunk: geometry().chunk(chunk).unwrap(), at_millis: 7, probability };
-        let runs = runs_of(geometry(), 4, &[entry(1, 255), entry(2, 127), entry(3, 63)]);
+        let entry = |number, probability| ProfileEntry::single(chunk(number), 7, probability);
+        let runs = runs_of(geometry(), &[4], &[entry(1, 255), entry(2, 127), entry(3, 63)]);
         let lengths: Vec<usize> = runs.iter().map(|(_, trace)| trace.requests.len()).collect();
         assert_eq!(lengths, [3, 2, 1, 1]);
-        assert_eq!(runs_of(geometry(), u16::MAX, &[]).len() as u64, RUNS_BEFORE_MAX);
+        assert_eq!(runs_of(geometry(), &[2, 3], &[entry(1, 255)]).len(), 5, "groups stay apart");
+        assert_eq!(runs_of(geometry(), &[u16::MAX], &[]).len() as u64, RUNS_BEFORE_MAX);
     }
 }

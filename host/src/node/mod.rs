@@ -185,8 +185,8 @@ impl Node {
         let (requests, asked) = mpsc::unbounded_channel();
         let (ready, started) = oneshot::channel();
         let learns = options.role == Role::Seed && options.teach;
-        let run_count = options.profile.as_deref().and_then(|profile| run_count(profile, &options.store));
-        let before = run_count.map(|count| (count, entries.clone()));
+        let groups = options.profile.as_deref().and_then(|profile| groups(profile, &options.store));
+        let before = groups.map(|groups| (groups, entries.clone()));
         let pieces = Arc::new(Pieces::new(options.store.clone()));
         let setup = Setup {
             credit_bytes: CREDIT_BYTES.max(2 * options.store.geometry().chunk_bytes()),
@@ -224,9 +224,9 @@ fn read_profile(profile: &[u8], store: &Store) -> Result<Vec<ProfileEntry>, Node
     Ok(view.entries().collect())
 }
 
-/// From how many runs it was merged.
-fn run_count(profile: &[u8], store: &Store) -> Option<u16> {
-    Some(ProfileView::parse(profile, store.image(), store.geometry()).ok()?.run_count())
+/// From how many runs each of its groups was merged.
+fn groups(profile: &[u8], store: &Store) -> Option<Vec<u16>> {
+    Some(ProfileView::parse(profile, store.image(), store.geometry()).ok()?.groups().collect())
 }
 
 fn config(options: &NodeOptions) -> Config {
