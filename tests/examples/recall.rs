@@ -25,7 +25,10 @@ fn main() -> ExitCode {
             println!("What was read\n{}\n", boots_table(&boots));
             println!("Recall, %: a line's boots with a profile of a column's\n{}\n", matrix(&boots, Fit::recall));
             println!("Precision, %: the same\n{}\n", matrix(&boots, Fit::precision));
-            println!("Profiles of several shapes: recall / precision, %\n{}", mixed_table(&boots));
+            println!(
+                "Profiles of several shapes, %: recall / precision / precision of the head\n{}",
+                mixed_table(&boots)
+            );
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -37,10 +40,13 @@ fn main() -> ExitCode {
 
 /// A boot a line.
 fn boots_table(boots: &Boots) -> Table {
-    let mut table = table(["boot", "reads", "MB", "chunks", "MB", "not in base", "in no other shape"]);
+    let mut table =
+        table(["boot", "reads", "MB", "chunks", "MB", "not in base", "in no other shape", "order of base, %"]);
     let base: BTreeSet<u32> = union(boots.select(|boot| boot.shape == "base"));
     for boot in &boots.boots {
         let others = union(boots.select(|other| other.shape != boot.shape));
+        let is_model = |other: &&RecordedBoot| other.shape == "base" && !std::ptr::eq(*other, boot);
+        let model = boots.boots.iter().find(is_model);
         table.add_row([
             format!("{}-{}", boot.shape, boot.run),
             boot.read_count().to_string(),
@@ -49,6 +55,7 @@ fn boots_table(boots: &Boots) -> Table {
             megabytes((boot.chunks.len() as u64) << 16),
             boot.chunks.difference(&base).count().to_string(),
             boot.chunks.difference(&others).count().to_string(),
+            model.map_or_else(String::new, |model| format!("{:.1}", boot.same_order(model))),
         ]);
     }
     aligned(table)
@@ -77,7 +84,8 @@ fn mixed_table(boots: &Boots) -> Table {
         let tested_boots = boots.select(|boot| boot.shape == tested);
         let cell = |trained: Vec<&RecordedBoot>, percent| {
             let fit = boots.fit(&trained, &tested_boots, percent);
-            fit.map_or_else(String::new, |fit| format!("{:.1} / {:.1}", fit.recall(), fit.precision()))
+            let shares = |fit: Fit| [fit.recall(), fit.precision(), fit.head_precision()];
+            fit.map_or_else(String::new, |fit| shares(fit).map(|share| format!("{share:.1}")).join(" / "))
         };
         table.add_row([
             tested.to_owned(),

@@ -83,7 +83,7 @@ pub const SHAPES: &[Shape] = &[
     Shape { name: "small", about: "1 processor, 320 MiB", cpus: 1, memory_mib: 320, ..BASE },
     Shape {
         name: "quiet",
-        about: "another kernel command line: quiet, two consoles, no AppArmor, no audit, no fsck",
+        about: "another kernel command line: quiet, two consoles, no AppArmor, no audit, no fsck, no mitigations",
         kernel_arguments: "console=tty0 console=ttyS0 quiet loglevel=3 systemd.show_status=no apparmor=0 audit=0 \
                            fsck.mode=skip mitigations=off",
         ..BASE
@@ -126,6 +126,27 @@ pub const SHAPES: &[Shape] = &[
         name: "web",
         about: "then pages served, TLS, a batch job in Python",
         workload: Some(Workload { script: include_str!("../workloads/web.sh") }),
+        ..BASE
+    },
+    Shape {
+        name: "reports",
+        about: "then PostgreSQL used otherwise",
+        workload: Some(Workload { script: include_str!("../workloads/reports.sh") }),
+        ..BASE
+    },
+    Shape {
+        name: "site",
+        about: "then pages served otherwise",
+        workload: Some(Workload { script: include_str!("../workloads/site.sh") }),
+        ..BASE
+    },
+    Shape {
+        name: "both",
+        about: "1 processor, 320 MiB, NVMe; then as database",
+        cpus: 1,
+        memory_mib: 320,
+        bus: Some("-device nvme,drive=disk,serial=disk"),
+        workload: Some(Workload { script: include_str!("../workloads/database.sh") }),
         ..BASE
     },
     Shape {

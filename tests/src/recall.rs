@@ -4,17 +4,19 @@
 //! network. *Units*: chunks of the default size that are not all zeros, as those are never fetched. A *recall* is the share
 //! of a boot's chunks that the profile has, a *precision* the share of the profile's chunks that the boot reads.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use swarmdisk_common::profile::{MergeError, merge};
+use swarmdisk_common::profile::{MergeError, Merged, merge};
 use swarmdisk_common::trace::{Op, Trace};
 use swarmdisk_core::geometry::{CHUNK_SHIFT_DEFAULT, Geometry};
 
 /// Size of the disk that the boots were recorded from.
 const IMAGE_BYTES: u64 = 3 << 30;
+/// Where the head of a profile ends: what comes late harms little if the guest never asks for it.
+const HEAD_PERCENT: usize = 90;
 
 /// Recorded boots of one image.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub struct RecordedBoot {
     pub trace: Trace,
     /// The chunks of that.
     pub chunks: BTreeSet<u32>,
+    /// The same by their first read.
+    pub order: Vec<u32>,
 }
 
 /// A profile's chunks against those of a boot.
@@ -47,6 +51,10 @@ pub struct Fit {
     pub boot: usize,
     /// In the profile.
     pub profile: usize,
+    /// In the head of the profile, which ends where it has [`HEAD_PERCENT`] of `common`.
+    pub head: usize,
+    /// In both the head and the boot.
+    pub head_common: usize,
 }
 
 impl Boots {
@@ -72,8 +80,10 @@ impl Boots {
                 let of_file = |error: String| format!("{}: {error}", entry.path().display());
                 let file = File::open(entry.path()).map_err(|error| of_file(error.to_string()))?;
                 let trace = Trace::parse(BufReader::new(file)).map_err(|error| of_file(error.to_string()))?;
-                let mut boot = RecordedBoot { shape, run, trace, chunks: BTreeSet::new() };
-                boot.chunks = boots.profile(&[&boot], 1).map_err(|error| of_file(error.to_string()))?;
+                let mut boot = RecordedBoot { shape, run, trace, chunks: BTreeSet::new(), order: Vec::new() };
+                let merged = boots.merged(&[&boot]).map_err(|error| of_file(error.to_string()))?;
+                boot.order = merged.entries.iter().map(|entry| entry.chunk.get()).collect();
+                boot.chunks = boot.order.iter().copied().collect();
                 boots.boots.push(boot);
             }
         }
@@ -91,17 +101,21 @@ impl Boots {
         self.boots.iter().filter(|boot| is_meant(boot)).collect()
     }
 
-    /// The chunks of a profile made of these boots, those alone that at least `percent` of them read.
+    /// The chunks of a profile made of these boots, in its order, those alone that at least `percent` of them read.
     ///
     /// # Errors
     /// See [`merge`].
-    pub fn profile(&self, boots: &[&RecordedBoot], percent: u8) -> Result<BTreeSet<u32>, MergeError> {
-        let named = |boot: &&RecordedBoot| (format!("{}-{}", boot.shape, boot.run), boot.trace.clone());
-        let traces: Vec<(String, Trace)> = boots.iter().map(named).collect();
-        let merged = merge(self.geometry, &traces, |chunk| Ok(!self.nonzero.contains(&chunk.get())))?;
+    pub fn profile(&self, boots: &[&RecordedBoot], percent: u8) -> Result<Vec<u32>, MergeError> {
+        let merged = self.merged(boots)?;
         let is_likely = |probability: u8| u32::from(probability) * 100 >= u32::from(percent) * 255 - 99;
         let likely = merged.entries.iter().filter(|entry| is_likely(entry.probability));
         Ok(likely.map(|entry| entry.chunk.get()).collect())
+    }
+
+    fn merged(&self, boots: &[&RecordedBoot]) -> Result<Merged, MergeError> {
+        let named = |boot: &&RecordedBoot| (format!("{}-{}", boot.shape, boot.run), boot.trace.clone());
+        let traces: Vec<(String, Trace)> = boots.iter().map(named).collect();
+        merge(self.geometry, &traces, |chunk| Ok(!self.nonzero.contains(&chunk.get())))
     }
 
     /// How far a profile of `trained` tells the chunks of `tested`, all boots of either taken together. A boot's own trace
@@ -117,6 +131,8 @@ impl Boots {
             common: sum.common + fit.common,
             boot: sum.boot + fit.boot,
             profile: sum.profile + fit.profile,
+            head: sum.head + fit.head,
+            head_common: sum.head_common + fit.head_common,
         })
     }
 }
@@ -132,15 +148,34 @@ impl RecordedBoot {
         self.reads().count()
     }
 
+    /// Of the pairs of chunks that another boot reads too, the share that it reads in the same order, in percent.
+    pub fn same_order(&self, other: &Self) -> f64 {
+        let places: BTreeMap<u32, usize> =
+            other.order.iter().enumerate().map(|(place, &chunk)| (chunk, place)).collect();
+        let common: Vec<usize> = self.order.iter().filter_map(|chunk| places.get(chunk).copied()).collect();
+        let after = |(index, place): (usize, &usize)| common[index + 1..].iter().filter(|other| *other > place).count();
+        let same: usize = common.iter().enumerate().map(after).sum();
+        same as f64 * 200.0 / (common.len() * common.len().saturating_sub(1)) as f64
+    }
+
     fn reads(&self) -> impl Iterator<Item = u32> {
         self.trace.requests.iter().filter(|request| request.op == Op::Read).map(|request| request.bytes)
     }
 }
 
 impl Fit {
-    /// A profile's chunks against a boot's.
-    pub fn new(profile: &BTreeSet<u32>, boot: &BTreeSet<u32>) -> Self {
-        Self { common: profile.intersection(boot).count(), boot: boot.len(), profile: profile.len() }
+    /// A profile's chunks, in its order, against a boot's.
+    pub fn new(profile: &[u32], boot: &BTreeSet<u32>) -> Self {
+        let common = profile.iter().filter(|chunk| boot.contains(chunk)).count();
+        let (mut head, mut head_common) = (0, 0);
+        for chunk in profile {
+            if head_common * 100 >= common * HEAD_PERCENT {
+                break;
+            }
+            head += 1;
+            head_common += usize::from(boot.contains(chunk));
+        }
+        Self { common, boot: boot.len(), profile: profile.len(), head, head_common }
     }
 
     /// Share of the boot's chunks that the profile has, in percent.
@@ -151,6 +186,11 @@ impl Fit {
     /// Share of the profile's chunks that the boot reads, in percent.
     pub fn precision(&self) -> f64 {
         self.common as f64 * 100.0 / self.profile as f64
+    }
+
+    /// The same of the profile's head.
+    pub fn head_precision(&self) -> f64 {
+        self.head_common as f64 * 100.0 / self.head as f64
     }
 }
 
@@ -185,12 +225,36 @@ mod tests {
         let boots = boots(&[("a-1", &[0, 1, 2, 3]), ("a-2", &[0, 1, 4]), ("b-1", &[0, 5])]);
         let [a, b] = ["a", "b"].map(|shape| boots.select(|boot| boot.shape == shape));
         assert_eq!(boots.boots[0].chunks, BTreeSet::from([0, 1, 2]), "a chunk of zeros is none");
-        assert_eq!(boots.fit(&a, &a, 1), Some(Fit { common: 2 + 2, boot: 3 + 3, profile: 3 + 3 }));
-        assert_eq!(boots.fit(&a, &b, 1), Some(Fit { common: 1, boot: 2, profile: 4 }));
-        assert_eq!(boots.fit(&a, &b, 100), Some(Fit { common: 1, boot: 2, profile: 2 }));
+        let shares = |fit: Option<Fit>| fit.map(|fit| (fit.common, fit.boot, fit.profile));
+        assert_eq!(shares(boots.fit(&a, &a, 1)), Some((2 + 2, 3 + 3, 3 + 3)));
+        assert_eq!(shares(boots.fit(&a, &b, 1)), Some((1, 2, 4)));
+        assert_eq!(shares(boots.fit(&a, &b, 100)), Some((1, 2, 2)));
         assert_eq!(boots.fit(&b, &b, 1), None);
-        let fit = Fit { common: 1, boot: 2, profile: 4 };
-        assert_eq!((fit.recall(), fit.precision()), (50.0, 25.0));
+    }
+
+    #[test]
+    fn a_head_ends_where_most_is_had() {
+        let boot: BTreeSet<u32> = (0..12).collect();
+        let profile: Vec<u32> = (0..8).chain(20..22).chain(8..10).chain(30..38).collect();
+        let fit = Fit::new(&profile, &boot);
+        assert_eq!(fit, Fit { common: 10, boot: 12, profile: 20, head: 11, head_common: 9 });
+        assert_eq!((fit.precision(), fit.head_precision()), (50.0, 900.0 / 11.0));
+        assert_eq!(fit.recall(), 1000.0 / 12.0);
+    }
+
+    #[test]
+    fn orders_are_compared_by_pairs() {
+        let boot = |order: &[u32]| RecordedBoot {
+            shape: String::new(),
+            run: 1,
+            trace: Trace::default(),
+            chunks: order.iter().copied().collect(),
+            order: order.to_vec(),
+        };
+        let one = boot(&[7, 1, 2, 3]);
+        assert_eq!(one.same_order(&one), 100.0);
+        assert_eq!(one.same_order(&boot(&[3, 2, 9, 1])), 0.0);
+        assert!((one.same_order(&boot(&[9, 1, 3, 2])) - 200.0 / 3.0).abs() < 1e-9);
     }
 
     #[test]
