@@ -68,7 +68,7 @@ fn matrix(boots: &Boots, value: impl Fn(&Fit) -> f64) -> Table {
     for tested in &shapes {
         let tested_boots = boots.select(|boot| boot.shape == *tested);
         let cells = shapes.iter().map(|trained| {
-            let fit = boots.fit(&boots.select(|boot| boot.shape == *trained), &tested_boots, 1);
+            let fit = boots.fit(&boots.select(|boot| boot.shape == *trained), &tested_boots, 0);
             fit.map_or_else(String::new, |fit| format!("{:.1}", value(&fit)))
         });
         table.add_row([(*tested).to_owned()].into_iter().chain(cells));
@@ -89,11 +89,11 @@ fn mixed_table(boots: &Boots) -> Table {
         };
         table.add_row([
             tested.to_owned(),
-            cell(tested_boots.clone(), 1),
-            cell(boots.select(|boot| boot.shape == "base"), 1),
-            cell(boots.select(|_| true), 1),
+            cell(tested_boots.clone(), 0),
+            cell(boots.select(|boot| boot.shape == "base"), 0),
+            cell(boots.select(|_| true), 0),
             cell(boots.select(|_| true), 50),
-            cell(boots.select(|boot| boot.shape != tested), 1),
+            cell(boots.select(|boot| boot.shape != tested), 0),
             cell(boots.select(|boot| boot.shape != tested), 50),
         ]);
     }

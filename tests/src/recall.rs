@@ -16,7 +16,7 @@ use swarmdisk_core::geometry::{CHUNK_SHIFT_DEFAULT, Geometry};
 /// Size of the disk that the boots were recorded from.
 const IMAGE_BYTES: u64 = 3 << 30;
 /// Where the head of a profile ends: what comes late harms little if the guest never asks for it.
-const HEAD_PERCENT: usize = 90;
+pub const HEAD_PERCENT: usize = 90;
 
 /// Recorded boots of one image.
 #[derive(Debug)]
@@ -107,7 +107,7 @@ impl Boots {
     /// See [`merge`].
     pub fn profile(&self, boots: &[&RecordedBoot], percent: u8) -> Result<Vec<u32>, MergeError> {
         let merged = self.merged(boots)?;
-        let is_likely = |probability: u8| u32::from(probability) * 100 >= u32::from(percent) * 255 - 99;
+        let is_likely = |probability: u8| u32::from(probability) >= u32::from(percent) * 255 / 100;
         let likely = merged.entries.iter().filter(|entry| is_likely(entry.probability));
         Ok(likely.map(|entry| entry.chunk.get()).collect())
     }
@@ -226,10 +226,10 @@ mod tests {
         let [a, b] = ["a", "b"].map(|shape| boots.select(|boot| boot.shape == shape));
         assert_eq!(boots.boots[0].chunks, BTreeSet::from([0, 1, 2]), "a chunk of zeros is none");
         let shares = |fit: Option<Fit>| fit.map(|fit| (fit.common, fit.boot, fit.profile));
-        assert_eq!(shares(boots.fit(&a, &a, 1)), Some((2 + 2, 3 + 3, 3 + 3)));
-        assert_eq!(shares(boots.fit(&a, &b, 1)), Some((1, 2, 4)));
+        assert_eq!(shares(boots.fit(&a, &a, 0)), Some((2 + 2, 3 + 3, 3 + 3)));
+        assert_eq!(shares(boots.fit(&a, &b, 0)), Some((1, 2, 4)));
         assert_eq!(shares(boots.fit(&a, &b, 100)), Some((1, 2, 2)));
-        assert_eq!(boots.fit(&b, &b, 1), None);
+        assert_eq!(boots.fit(&b, &b, 0), None);
     }
 
     #[test]
@@ -261,7 +261,7 @@ mod tests {
     fn rare_chunks_can_be_left_out() {
         let boots = boots(&[("a-1", &[0]), ("a-2", &[0, 1]), ("a-3", &[0, 1, 2])]);
         let chunks = |percent| boots.profile(&boots.select(|_| true), percent).unwrap().len();
-        assert_eq!([1, 33, 34, 66, 67, 100].map(chunks), [3, 3, 2, 2, 1, 1]);
+        assert_eq!([0, 33, 40, 60, 70, 100].map(chunks), [3, 3, 2, 2, 1, 1]);
     }
 
     #[test]
