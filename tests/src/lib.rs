@@ -1,6 +1,7 @@
 //! Helpers shared by the cross-crate tests.
 
 pub mod appliance;
+pub mod boots;
 pub mod disk;
 pub mod fixture;
 pub mod images;
@@ -9,5 +10,6 @@ pub mod output;
 pub mod process;
 pub mod qemu;
 pub mod reality;
+pub mod recall;
 pub mod simulated;
 pub mod skip;

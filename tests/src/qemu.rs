@@ -42,14 +42,19 @@ pub struct Machine<'a> {
     pub cpus: u32,
     /// Memory in MiB.
     pub memory_mib: u32,
+    /// QEMU's `-device` arguments, parted by blanks, that put `drive=disk` on a bus.
+    pub bus: &'a str,
+    /// More of the kernel's command line, where QEMU loads the kernel.
+    pub kernel_arguments: &'a str,
     /// More of QEMU's own arguments.
     pub arguments: &'a [&'a str],
 }
 
 impl<'a> Machine<'a> {
-    /// Two processors, 1 GiB of memory, a disk that is not written to.
+    /// Two processors, 1 GiB of memory, a virtio disk that is not written to.
     pub fn new(disk: &'a str, boot: Boot<'a>) -> Self {
-        Self { disk, boot, writable: false, cpus: 2, memory_mib: 1024, arguments: &[] }
+        let bus = "-device virtio-blk-pci,drive=disk";
+        Self { disk, boot, writable: false, cpus: 2, memory_mib: 1024, bus, kernel_arguments: "", arguments: &[] }
     }
 }
 
@@ -62,6 +67,15 @@ impl Qemu {
             uefi_code: find_file("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf")?,
             uefi_variables: find_file("/usr/share/OVMF/OVMF_VARS_4M.fd", "ovmf")?,
         })
+    }
+
+    /// The first line of `--version`, such as `QEMU emulator version 10.0.2`.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn version(&self) -> io::Result<String> {
+        let output = Command::new(&self.program).arg("--version").output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
     }
 
     /// Starts the machine; it runs until the answer is dropped, or this process ends in whatever way.
@@ -98,8 +112,9 @@ impl Qemu {
     fn arguments(&self, machine: &Machine<'_>) -> Vec<String> {
         let mut arguments: Vec<String> = "-accel tcg,thread=multi -M q35 -cpu Nehalem -nodefaults -no-user-config \
              -display none -no-reboot -chardev stdio,id=console,signal=off -serial chardev:console \
-             -device virtio-rng-pci -device virtio-blk-pci,drive=disk"
+             -device virtio-rng-pci"
             .split_whitespace()
+            .chain(machine.bus.split_whitespace())
             .map(str::to_owned)
             .collect();
         let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
@@ -111,7 +126,8 @@ impl Qemu {
             Boot::Direct(appliance) => {
                 add("-kernel", text(&appliance.kernel));
                 add("-initrd", text(&appliance.initrd));
-                add("-append", "root=LABEL=root ro console=ttyS0 net.ifnames=0 panic=1".to_owned());
+                let own = "root=LABEL=root ro console=ttyS0 net.ifnames=0 panic=1";
+                add("-append", format!("{own} {}", machine.kernel_arguments).trim_end().to_owned());
             }
             Boot::Bios => {}
             Boot::Uefi => {
