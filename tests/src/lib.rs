@@ -1,6 +1,7 @@
 //! Helpers shared by the cross-crate tests.
 
 pub mod appliance;
+pub mod compare;
 pub mod disk;
 pub mod fixture;
 pub mod images;

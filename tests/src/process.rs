@@ -148,6 +148,11 @@ impl Process {
         self.child.id()
     }
 
+    /// The program and its arguments.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// What it has printed so far.
     pub fn stdout(&self) -> String {
         self.stdout.text()
@@ -173,6 +178,14 @@ impl Process {
             self.stderr.wait_for_end(Duration::from_millis(200));
             panic!("{} {why} before it printed {needle:?}; its stderr:\n{}", self.name, tail(&self.stderr()))
         })
+    }
+
+    /// The same for callers that go on without it.
+    ///
+    /// # Errors
+    /// When its stdout ends, or `deadline` is over, before.
+    pub fn try_line(&self, needle: &str, deadline: Duration) -> Result<String, NoLine> {
+        self.stdout.wait_for_line(needle, deadline)
     }
 
     /// Asks it to end (SIGTERM).
