@@ -131,7 +131,8 @@ fn subject(image: ImageName, told: &dyn Fn(&str)) -> Result<Subject, Failure> {
 
 fn write(found: &Comparison, folder: &std::path::Path) -> Result<(), Failure> {
     fs::create_dir_all(folder).map_err(Failure::file(folder))?;
-    let files = [("compare.txt", Some(found.text())), ("compare.json", Some(json(found))), ("compare.svg", found.svg())];
+    let files =
+        [("compare.txt", Some(found.text())), ("compare.json", Some(json(found))), ("compare.svg", found.svg())];
     for (name, text) in files {
         let (path, Some(text)) = (folder.join(name), text) else { continue };
         fs::write(&path, text).map_err(Failure::file(&path))?;

@@ -53,11 +53,9 @@ pub fn open(stage: &Stage<'_>, node: usize, work: &Path, served: &Served) -> Res
             nbdkit(stage, node, work, &["--filter=readahead", "--filter=cache", "nbd", uri, "cache-on-read=true"])
         }
         (Way::Aria2Raw | Way::Aria2Qcow2, Served::Torrent(torrent)) => aria2(stage, node, work, torrent),
-        (Way::LibtorrentRaw | Way::LibtorrentQcow2, Served::Torrent(torrent)) => libtorrent(stage, node, work, torrent),
+        (Way::LibtorrentQcow2, Served::Torrent(torrent)) => libtorrent(stage, node, work, torrent),
         (Way::Btfs, Served::Torrent(torrent)) => btfs(stage, node, work, torrent),
-        (Way::NbdkitTorrent, Served::Torrent(torrent)) => {
-            nbdkit(stage, node, work, &["torrent", &text(&torrent.path)])
-        }
+        (Way::NbdkitTorrent, Served::Torrent(torrent)) => nbdkit(stage, node, work, &["torrent", &text(&torrent.path)]),
         (Way::Rqbit, Served::Torrent(torrent)) => rqbit(stage, node, work, torrent),
         (_, Served::Swarm(reference)) => swarm(stage, node, work, reference),
         _ => Ok(Disk::file(&stage.subject.raw)),
@@ -143,7 +141,8 @@ fn rqbit(stage: &Stage<'_>, node: usize, work: &Path, torrent: &Torrent) -> Resu
     stage.session.keep(stage.start(node, command));
     let url = format!("http://{RQBIT}/torrents/0/stream/0");
     let mut try_it = Command::new("sh");
-    try_it.args(["-c", r#"until curl -sfI "$0" > /dev/null; do sleep 0.02; done"#, &url]);
+    // It has a head of a torrent that it cannot read from yet.
+    try_it.args(["-c", r#"until curl -sf -r 0-0 -o /dev/null "$0"; do sleep 0.02; done"#, &url]);
     stage.span.succeed(stage.net.command(node, &try_it))?;
     nbdkit(stage, node, work, &["curl", &url])
 }

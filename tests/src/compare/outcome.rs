@@ -365,7 +365,8 @@ pub(super) mod tests {
     #[test]
     fn targets_are_computed_from_what_there_is() {
         let all = made_up();
-        let values: Vec<_> = all.targets.iter().map(|target| (target.value, target.is_bound, target.is_met())).collect();
+        let values: Vec<_> =
+            all.targets.iter().map(|target| (target.value, target.is_bound, target.is_met())).collect();
         // 2 × 100 MB over 100 Mbit/s take 16.7 s, 3.35 local boots; 20 s are 3.33 times the swarm's 6 s.
         let bound = 200e6 / (12.5e6 * 1448.0 / 1514.0) / 5.0;
         assert!((values[0].0.unwrap() - 20.0 / 6.0 / bound).abs() < 1e-9 && values[0].2);

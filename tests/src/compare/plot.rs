@@ -31,13 +31,18 @@ impl Comparison {
         );
         let mut line = |text: String| writeln!(svg, "{text}").expect("a string can be written to");
         line(format!("<text x=\"16\" y=\"24\" font-size=\"15\" fill=\"#222222\">{}</text>", self.caption()));
-        line("<text x=\"16\" y=\"44\" fill=\"#666666\">until the last has booted, in seconds (logarithmic); in \
+        line(
+            "<text x=\"16\" y=\"44\" fill=\"#666666\">until the last has booted, in seconds (logarithmic); in \
               brackets: times the local boot</text>"
-            .to_owned());
+                .to_owned(),
+        );
         for tick in scale.ticks() {
             let x = scale.x(tick);
             line(format!("<path d=\"M{x:.1} {:.1}V{bottom:.1}\" stroke=\"#dddddd\"/>", TOP - 4.0));
-            line(format!("<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\" fill=\"#666666\">{tick}</text>", bottom + 18.0));
+            line(format!(
+                "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\" fill=\"#666666\">{tick}</text>",
+                bottom + 18.0
+            ));
         }
         for (index, (row, micros, is_bound)) in rows.iter().enumerate() {
             let y = TOP + index as f64 * STEP;
@@ -55,11 +60,17 @@ impl Comparison {
             _ => "#c0703a",
         };
         let title = row.title().replace('&', "&amp;");
-        line(format!("<text x=\"{:.1}\" y=\"{middle:.1}\" text-anchor=\"end\" fill=\"#222222\">{title}</text>", LEFT - 8.0));
+        line(format!(
+            "<text x=\"{:.1}\" y=\"{middle:.1}\" text-anchor=\"end\" fill=\"#222222\">{title}</text>",
+            LEFT - 8.0
+        ));
         line(format!("<rect x=\"{LEFT}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{BAR}\" fill=\"{fill}\"/>", end - LEFT));
         if is_bound {
             let (half, low) = (y + BAR / 2.0, y + BAR);
-            line(format!("<path d=\"M{end:.1} {y:.1}L{:.1} {half:.1}L{end:.1} {low:.1}z\" fill=\"{fill}\"/>", end + 9.0));
+            line(format!(
+                "<path d=\"M{end:.1} {y:.1}L{:.1} {half:.1}L{end:.1} {low:.1}z\" fill=\"{fill}\"/>",
+                end + 9.0
+            ));
         }
         let ratio = self.ratio_to_local(micros).map_or_else(String::new, |ratio| match ratio {
             ratio if ratio < 9.95 => format!(" ({ratio:.2} x)"),
@@ -70,7 +81,10 @@ impl Comparison {
             seconds => format!("{seconds:.0}"),
         };
         let (sign, gap) = if is_bound { ("&gt; ", 14.0) } else { ("", 6.0) };
-        line(format!("<text x=\"{:.1}\" y=\"{middle:.1}\" fill=\"#222222\">{sign}{seconds} s{ratio}</text>", end + gap));
+        line(format!(
+            "<text x=\"{:.1}\" y=\"{middle:.1}\" fill=\"#222222\">{sign}{seconds} s{ratio}</text>",
+            end + gap
+        ));
     }
 
     fn caption(&self) -> String {

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use comfy_table::{CellAlignment, Table, presets::UTF8_BORDERS_ONLY};
 
 use super::outcome::{Comparison, Row, State, Target, kibibytes};
+use super::ways::Way;
 
 impl Comparison {
     /// For people.
@@ -53,7 +54,7 @@ impl Comparison {
     fn cells(&self, row: &Row) -> [String; 7] {
         let none = || "-".to_owned();
         let ratio = row.time_or_bound().and_then(|(micros, is_bound)| Some((self.ratio_to_local(micros)?, is_bound)));
-        let sent = row.server_sent_bytes().filter(|&bytes| bytes > 0);
+        let sent = row.server_sent_bytes().filter(|_| row.way != Way::Local);
         let busy = row.runs.last().map_or_else(none, |run| format!("{:.0} %", run.busy * 100.0));
         [
             row.title(),
@@ -73,7 +74,8 @@ impl Comparison {
 
     /// How the programs of others, and ours, were started: all that is not said there is at its default.
     fn started(&self) -> String {
-        let mut text = "how all was started, at the server and at the first node (the rest is at its default):".to_owned();
+        let mut text =
+            "how all was started, at the server and at the first node (the rest is at its default):".to_owned();
         for row in &self.rows {
             let Some(run) = row.runs.first() else { continue };
             let pieces = row.piece_bytes.map_or_else(String::new, |bytes| format!(" (pieces of {})", kibibytes(bytes)));

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use swarmdisk_host::replay::ReplayReport;
 
+use super::Setup;
 use super::clients::{Disk, open};
 use super::outcome::{NodeOutcome, RunOutcome};
 use super::servers::{self, Served};
@@ -19,7 +20,6 @@ use super::session::{Failure, Session, Span};
 use super::subject::Subject;
 use super::torrents::Torrent;
 use super::ways::{Tools, Way};
-use super::Setup;
 use crate::fixture::text;
 use crate::images::folder;
 use crate::netlab::Netlab;
@@ -30,6 +30,8 @@ use crate::reality::Busy;
 pub const SERVER: usize = 0;
 /// What making torrents and starting servers may take.
 const SETUP_BOUND: Duration = Duration::from_secs(600);
+/// What a seed may take until the tracker knows it.
+const ANNOUNCE_BOUND: Duration = Duration::from_secs(60);
 /// What nodes may take to notice that their time is over.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -69,14 +71,24 @@ impl Stage<'_> {
     /// # Errors
     /// When that takes too long.
     pub fn until_announced(&self, torrent: &Torrent) -> Result<(), Failure> {
-        let hash: String = torrent.hash.as_bytes().chunks(2).flat_map(|pair| [b'%', pair[0], pair[1]]).map(char::from).collect();
-        let scrape = format!("http://{}:{}/scrape?info_hash={hash}", self.net.address(SERVER), super::torrents::TRACKER_PORT);
+        let hash: String =
+            torrent.hash.as_bytes().chunks(2).flat_map(|pair| [b'%', pair[0], pair[1]]).map(char::from).collect();
+        let scrape =
+            format!("http://{}:{}/scrape?info_hash={hash}", self.net.address(SERVER), super::torrents::TRACKER_PORT);
         let mut ask = Command::new("curl");
         ask.args(["-s", "--max-time", "5", &scrape]);
         let ask = self.net.command(SERVER, &ask);
-        self.span.wait_for(|| {
-            let said = self.span.succeed(again(&ask)).unwrap_or_default();
+        let span = self.span.within(ANNOUNCE_BOUND);
+        let known = span.wait_for(|| {
+            let said = span.succeed(again(&ask)).unwrap_or_default();
             Ok(said.contains("8:completei1e").then_some(()))
+        });
+        known.map_err(|failure| match failure {
+            Failure::Late(_) => Failure::Program {
+                program: "opentracker".into(),
+                said: format!("no seed has announced itself within {} s", ANNOUNCE_BOUND.as_secs()),
+            },
+            other => other,
         })
     }
 
@@ -84,7 +96,8 @@ impl Stage<'_> {
         let program = Path::new(command.get_program()).file_name().unwrap_or_default();
         let words = [program].into_iter().chain(command.get_args()).map(|word| word.to_string_lossy().into_owned());
         let line = words.collect::<Vec<_>>().join(" ");
-        let folders = [self.work, &self.subject.folder, self.subject.raw.parent().unwrap_or(self.work)];
+        let own = [&self.subject.raw, &self.subject.trace].map(|file| file.parent().unwrap_or(self.work));
+        let folders = [self.work, &self.subject.folder, own[0], own[1]];
         let line = folders.iter().fold(line, |line, folder| line.replace(&format!("{}/", folder.display()), ""));
         self.session.note(format!("{at}: {line}"));
     }
@@ -107,13 +120,18 @@ pub fn run(
     let net = Netlab::new(setup.nodes + 1, setup.link_mbit)?;
     let session = Session::default();
     let span = Span::new(SETUP_BOUND, cancel);
-    let stage = Stage { way, piece_bytes, subject, setup, tools, net: &net, work: work.path(), session: &session, span };
+    let stage =
+        Stage { way, piece_bytes, subject, setup, tools, net: &net, work: work.path(), session: &session, span };
     let served = servers::start(&stage)?;
     let last_start = setup.stagger * setup.nodes.saturating_sub(1) as u32;
     let stage = Stage { span: Span::new(bound + last_start, cancel), ..stage };
     let (before, busy) = (net.carried(SERVER), Busy::begin());
     let nodes = boot_all(&stage, &served);
     let (busy, server) = (busy.share(), net.carried(SERVER));
+    let nodes = nodes.map_err(|failure| match failure {
+        Failure::Program { program, said } => Failure::Program { program, said: said + &session.complaints() },
+        other => other,
+    });
     session.end();
     let nodes = nodes?;
     let drops = (0..=setup.nodes).map(|node| net.carried(node).drops).sum();

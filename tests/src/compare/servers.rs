@@ -69,7 +69,8 @@ fn torrent(stage: &Stage<'_>) -> Result<Served, Failure> {
         true => subject.qcow2(&tools.find("qemu-img")?, &span)?,
         false => subject.raw.clone(),
     };
-    let (address, piece_bytes) = (stage.net.address(SERVER), stage.piece_bytes.unwrap_or(super::ways::DOWNLOAD_PIECE_BYTES));
+    let (address, piece_bytes) =
+        (stage.net.address(SERVER), stage.piece_bytes.unwrap_or(super::ways::DOWNLOAD_PIECE_BYTES));
     let torrent = Torrent::of(&file, piece_bytes, address, subject, tools, &span)?;
     stage.session.keep(stage.start(SERVER, torrent.tracker(address, stage.work, tools)?));
     let seed = if way.is_aria2() {

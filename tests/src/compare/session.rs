@@ -72,6 +72,11 @@ impl<'a> Span<'a> {
         Self { until: Instant::now() + bound, bound, cancel }
     }
 
+    /// From now on, and for the same one who may cancel.
+    pub fn within(&self, bound: Duration) -> Self {
+        Self::new(bound, self.cancel)
+    }
+
     /// # Errors
     /// When it is over.
     pub fn check(&self) -> Result<(), Failure> {
@@ -187,6 +192,13 @@ impl Session {
     pub fn end(&self) {
         let kept = std::mem::take(&mut *lock(&self.kept));
         kept.into_iter().for_each(drop);
+    }
+
+    /// The last thing that each of those complained about which are kept.
+    pub fn complaints(&self) -> String {
+        let kept = lock(&self.kept);
+        let lines = kept.iter().filter_map(|process| process.stderr().lines().last().map(str::to_owned));
+        lines.map(|line| format!("; {line}")).collect()
     }
 
     /// Notes how something was started.

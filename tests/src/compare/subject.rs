@@ -236,10 +236,8 @@ fn record(
 
 fn read_trace(path: &Path) -> Result<Trace, Failure> {
     let file = File::open(path).map_err(Failure::file(path))?;
-    Trace::parse(BufReader::new(file)).map_err(|error| Failure::Program {
-        program: path.display().to_string(),
-        said: error.to_string(),
-    })
+    Trace::parse(BufReader::new(file))
+        .map_err(|error| Failure::Program { program: path.display().to_string(), said: error.to_string() })
 }
 
 /// Payloads of all chunks that a boot touches.

@@ -4,8 +4,9 @@
 //! takes the file for whole without checking, as after a restart. *Invariants*: tracker and seed run in the server's
 //! namespace, so that the server's link carries what they say.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -76,11 +77,14 @@ impl Torrent {
     /// # Errors
     /// When it is not there, or `work` cannot be written to.
     pub fn tracker(&self, address: Ipv4Addr, work: &Path, tools: &Tools) -> Result<Command, Failure> {
-        let list = work.join("torrents.txt");
-        fs::write(&list, format!("{}\n", self.hash)).map_err(Failure::file(&list))?;
+        // It shuts itself in there, as nobody, and reads the list then.
+        let (folder, list) = (work.join("tracker"), "torrents.txt");
+        fs::create_dir(&folder).map_err(Failure::file(&folder))?;
+        fs::write(folder.join(list), format!("{}\n", self.hash)).map_err(Failure::file(&folder))?;
+        fs::set_permissions(&folder, Permissions::from_mode(0o755)).map_err(Failure::file(&folder))?;
         let (address, port) = (address.to_string(), TRACKER_PORT.to_string());
         let mut command = Command::new(tools.find("opentracker")?);
-        command.args(["-i", &address, "-p", &port, "-P", &port, "-u", "nobody", "-d"]).arg(work).arg("-w").arg(&list);
+        command.args(["-i", &address, "-p", &port, "-P", &port, "-u", "nobody", "-d"]).arg(&folder).args(["-w", list]);
         Ok(command)
     }
 

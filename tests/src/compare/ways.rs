@@ -30,8 +30,6 @@ pub enum Way {
     Aria2Raw,
     /// Downloaded whole by aria2, as compressed qcow2.
     Aria2Qcow2,
-    /// Downloaded whole by libtorrent, raw.
-    LibtorrentRaw,
     /// Downloaded whole by libtorrent, as compressed qcow2.
     LibtorrentQcow2,
     /// btfs: BitTorrent as a filesystem.
@@ -50,14 +48,13 @@ pub enum Way {
 
 impl Way {
     /// All, in the order of the table.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 13] = [
         Self::Local,
         Self::Nbd,
         Self::NbdCache,
         Self::NbdReadahead,
         Self::Aria2Raw,
         Self::Aria2Qcow2,
-        Self::LibtorrentRaw,
         Self::LibtorrentQcow2,
         Self::Btfs,
         Self::NbdkitTorrent,
@@ -85,7 +82,6 @@ impl Way {
             Self::NbdReadahead => ("nbd-readahead", "one NBD server, readahead and cache"),
             Self::Aria2Raw => ("aria2-raw", "aria2, then boot: raw"),
             Self::Aria2Qcow2 => ("aria2-qcow2", "aria2, then boot: compressed qcow2"),
-            Self::LibtorrentRaw => ("libtorrent-raw", "libtorrent, then boot: raw"),
             Self::LibtorrentQcow2 => ("libtorrent-qcow2", "libtorrent, then boot: compressed qcow2"),
             Self::Btfs => ("btfs", "btfs"),
             Self::NbdkitTorrent => ("nbdkit-torrent", "nbdkit's torrent plugin"),
@@ -108,7 +104,7 @@ impl Way {
 
     /// Whether that torrent is the raw image.
     pub fn is_raw_download(self) -> bool {
-        matches!(self, Self::Aria2Raw | Self::LibtorrentRaw)
+        self == Self::Aria2Raw
     }
 
     /// Whether the image is compressed qcow2.
@@ -173,12 +169,14 @@ impl Tools {
     /// What is missing, and how to get it.
     pub fn check(&self, way: Way) -> Result<(), Missing> {
         if way.is_torrent_download() || way.is_torrent_on_demand() {
-            ["mktorrent", "opentracker", "aria2c", "curl"].into_iter().try_for_each(|tool| self.find(tool).map(drop))?;
+            ["mktorrent", "opentracker", "aria2c", "curl"]
+                .into_iter()
+                .try_for_each(|tool| self.find(tool).map(drop))?;
         }
         if way.is_qcow2() {
             ["qemu-img", "qemu-nbd"].into_iter().try_for_each(|tool| self.find(tool).map(drop))?;
         }
-        if way.is_torrent_on_demand() || matches!(way, Way::LibtorrentRaw | Way::LibtorrentQcow2) {
+        if way.is_torrent_on_demand() || way == Way::LibtorrentQcow2 {
             self.libtorrent()?;
         }
         match way {
@@ -231,10 +229,7 @@ impl Tools {
         if help.lines().any(|line| line.trim_start().starts_with("- live")) {
             return Ok(());
         }
-        Err(Missing {
-            what: "this swarmdisk has no --prefetch live".into(),
-            remedy: "build one that has it".into(),
-        })
+        Err(Missing { what: "this swarmdisk has no --prefetch live".into(), remedy: "build one that has it".into() })
     }
 }
 
