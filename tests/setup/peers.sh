@@ -7,7 +7,7 @@ set -euo pipefail
 # QEMU's tools come from the suite that packages.sh takes all of QEMU from.
 "$(dirname "$0")/packages.sh"
 PACKAGES=(
-  nbdkit libnbd-bin                    # NBD; the torrent and curl plugins are in nbdkit
+  nbdkit libnbd-bin                    # NBD; the torrent plugin is in nbdkit  
   aria2 btfs python3-libtorrent        # BitTorrent
   mktorrent opentracker curl           # what makes torrents, and introduces those who have one
 )

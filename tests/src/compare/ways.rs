@@ -183,7 +183,7 @@ impl Tools {
             Way::Nbd | Way::NbdCache | Way::NbdReadahead => self.nbdkit_has("file"),
             Way::Btfs => self.find("btfs").and_then(|_| fuse()),
             Way::NbdkitTorrent => self.nbdkit_has("torrent"),
-            Way::Rqbit => self.find("rqbit").and_then(|_| self.nbdkit_has("curl")),
+            Way::Rqbit => self.find("rqbit").and_then(|_| self.find("qemu-nbd")).map(drop),
             Way::Live => self.live(),
             _ => Ok(()),
         }
