@@ -207,7 +207,7 @@ fn replay(stage: &Stage<'_>, node: usize, disk: &Disk) -> Result<ReplayReport, F
     let program = process.name().to_owned();
     let ended = stage.span.end(process).map_err(|(failure, process)| {
         // It may hang in a read until the disk is gone.
-        stage.session.keep(process);
+        stage.session.keep(*process);
         failure
     })?;
     let report = serde_json::from_str::<ReplayReport>(&ended.stdout);

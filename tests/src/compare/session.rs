@@ -139,11 +139,11 @@ impl<'a> Span<'a> {
     ///
     /// # Errors
     /// The process, if it still runs, and why.
-    pub fn end(&self, mut process: Process) -> Result<Finished, (Failure, Process)> {
+    pub fn end(&self, mut process: Process) -> Result<Finished, (Failure, Box<Process>)> {
         let waited = self.wait_for(|| Ok((!process.is_running()).then_some(())));
         match waited {
             Ok(()) => Ok(process.wait(Duration::from_secs(10))),
-            Err(failure) => Err((failure, process)),
+            Err(failure) => Err((failure, process.into())),
         }
     }
 
