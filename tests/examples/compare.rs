@@ -2,7 +2,7 @@
 //! network server, a download first, and BitTorrent on demand.
 //!
 //! `cargo run --release -p swarmdisk-tests --example compare`, as root; `tests/setup/peers.sh` installs the others. With
-//! all ways it takes up to half an hour, most of it for those that are slow; `--ways local,nbd,profile` a few minutes.
+//! all ways it takes up to an hour, most of it for those that are stopped at `--bound`; `--ways local,nbd,profile` two minutes.
 //! The first time it builds the Debian server that is booted and records two boots of it, some five minutes.
 //! `--out` keeps the table, its figures as JSON (the fields of `swarmdisk_tests::compare::outcome`) and a picture.
 //! Exits with 1 if a way failed or something went wrong; what is missing is printed, and no failure.
@@ -21,6 +21,7 @@ use swarmdisk_tests::compare::session::Failure;
 use swarmdisk_tests::compare::subject::Subject;
 use swarmdisk_tests::compare::ways::Way;
 use swarmdisk_tests::compare::{self, NODES_MAX, Setup};
+use swarmdisk_tests::process::Swarmdisk;
 use swarmdisk_tests::reality::{IMAGE_BYTES, recording};
 
 /// Set when someone asks to end.
@@ -101,6 +102,8 @@ fn show(args: &Args) -> Result<ExitCode, Failure> {
         piece_bytes: args.pieces.clone(),
         ways: if args.ways.is_empty() { Way::ALL.to_vec() } else { args.ways.clone() },
     };
+    // One of an earlier build would be measured in its place.
+    Swarmdisk::up_to_date();
     let began = Instant::now();
     let told = |line: &str| eprintln!("{:6.1} s  {line}", began.elapsed().as_secs_f64());
     compare::check(&setup)?;

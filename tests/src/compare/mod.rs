@@ -13,7 +13,7 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::netlab::Netlab;
 use crate::skip::Missing;
@@ -45,17 +45,23 @@ pub struct Setup {
     /// Rate of each link both ways, the server's too, in Mbit/s of Ethernet frames.
     pub link_mbit: u32,
     /// Each node starts so long after the one before.
+    #[serde(rename = "stagger_micros", serialize_with = "micros")]
     pub stagger: Duration,
     /// The recorded think time is divided by this.
     pub think_divisor: f64,
     /// How often each way is run.
     pub runs: usize,
     /// A way that takes longer is stopped.
+    #[serde(rename = "bound_micros", serialize_with = "micros")]
     pub bound: Duration,
     /// Sizes of pieces that on-demand BitTorrent is tried with, in bytes; powers of two.
     pub piece_bytes: Vec<u32>,
     /// What is run, in this order.
     pub ways: Vec<Way>,
+}
+
+fn micros<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(time.as_micros() as u64)
 }
 
 impl Default for Setup {

@@ -66,11 +66,8 @@ impl Comparison {
         ));
         line(format!("<rect x=\"{LEFT}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{BAR}\" fill=\"{fill}\"/>", end - LEFT));
         if is_bound {
-            let (half, low) = (y + BAR / 2.0, y + BAR);
-            line(format!(
-                "<path d=\"M{end:.1} {y:.1}L{:.1} {half:.1}L{end:.1} {low:.1}z\" fill=\"{fill}\"/>",
-                end + 9.0
-            ));
+            let half = y + BAR / 2.0;
+            line(format!("<path d=\"M{end:.1} {y:.1}h-1v{BAR}h1L{:.1} {half:.1}z\" fill=\"{fill}\"/>", end + 9.0));
         }
         let ratio = self.ratio_to_local(micros).map_or_else(String::new, |ratio| match ratio {
             ratio if ratio < 9.95 => format!(" ({ratio:.2} x)"),
