@@ -55,7 +55,11 @@ pub fn open(stage: &Stage<'_>, node: usize, work: &Path, served: &Served) -> Res
         (Way::Aria2Raw | Way::Aria2Qcow2, Served::Torrent(torrent)) => aria2(stage, node, work, torrent),
         (Way::LibtorrentQcow2, Served::Torrent(torrent)) => libtorrent(stage, node, work, torrent),
         (Way::Btfs, Served::Torrent(torrent)) => btfs(stage, node, work, torrent),
-        (Way::NbdkitTorrent, Served::Torrent(torrent)) => nbdkit(stage, node, work, &["torrent", &text(&torrent.path)]),
+        (Way::NbdkitTorrent, Served::Torrent(torrent)) => {
+            let disk = nbdkit(stage, node, work, &["torrent", &text(&torrent.path)])?;
+            // It greets nobody before it has peers, which may be later than a replay waits; QEMU does wait.
+            qemu_nbd(stage, node, work, &["--format=raw", &disk.target])
+        }
         (Way::Rqbit, Served::Torrent(torrent)) => rqbit(stage, node, work, torrent),
         (_, Served::Swarm(reference)) => swarm(stage, node, work, reference),
         _ => Ok(Disk::file(&stage.subject.raw)),
@@ -109,7 +113,7 @@ fn downloaded(
 }
 
 fn qemu_nbd(stage: &Stage<'_>, node: usize, work: &Path, arguments: &[&str]) -> Result<Disk, Failure> {
-    let (socket, pid) = (work.join("nbd.sock"), work.join("qemu-nbd.pid"));
+    let (socket, pid) = (work.join("qemu-nbd.sock"), work.join("qemu-nbd.pid"));
     let mut command = own(Command::new(stage.tools.find("qemu-nbd")?), work);
     command.args(["--read-only", "--persistent", "--socket"]).arg(&socket).arg("--pid-file").arg(&pid).args(arguments);
     let mut server = stage.start(node, command);

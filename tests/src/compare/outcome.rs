@@ -164,9 +164,9 @@ impl Row {
         self.over_runs(|run| median(run.sorted_micros()?))
     }
 
-    /// Sent by the server.
+    /// Sent by the server, also of what was stopped: until then.
     pub fn server_sent_bytes(&self) -> Option<u64> {
-        self.over_runs(|run| Some(run.server_sent_bytes))
+        median(self.runs.iter().map(|run| run.server_sent_bytes).collect())
     }
 
     /// The time, or what it exceeds: whether it is that.

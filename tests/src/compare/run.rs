@@ -157,7 +157,7 @@ fn boot_all(stage: &Stage<'_>, served: &Served) -> Result<Vec<Option<NodeOutcome
                 all.wait();
                 made?;
                 thread::sleep(stage.setup.stagger * (node - 1) as u32);
-                boot_one(stage, node, &work, served)
+                boot_one(stage, node, &work, served).map_err(|failure| stage.span.why(failure))
             })
         };
         let booting: Vec<_> = (1..=stage.setup.nodes).map(boot).collect();
@@ -170,7 +170,7 @@ fn boot_all(stage: &Stage<'_>, served: &Served) -> Result<Vec<Option<NodeOutcome
         }
         let ended = booting.into_iter().map(|node| node.join().expect("its panic has been shown"));
         ended
-            .map(|node| match node.map_err(|failure| stage.span.why(failure)) {
+            .map(|node| match node {
                 Ok(outcome) => Ok(Some(outcome)),
                 Err(Failure::Late(_)) => Ok(None),
                 Err(failure) => Err(failure),

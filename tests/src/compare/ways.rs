@@ -182,7 +182,7 @@ impl Tools {
         match way {
             Way::Nbd | Way::NbdCache | Way::NbdReadahead => self.nbdkit_has("file"),
             Way::Btfs => self.find("btfs").and_then(|_| fuse()),
-            Way::NbdkitTorrent => self.find("nbdinfo").and_then(|_| self.nbdkit_has("torrent")),
+            Way::NbdkitTorrent => self.find("qemu-nbd").and_then(|_| self.nbdkit_has("torrent")),
             Way::Rqbit => self.find("rqbit").and_then(|_| self.find("qemu-nbd")).map(drop),
             Way::Live => self.live(),
             _ => Ok(()),
@@ -196,7 +196,6 @@ impl Tools {
     pub fn find(&self, tool: &str) -> Result<PathBuf, Missing> {
         let package = match tool {
             "aria2c" => "aria2",
-            "nbdinfo" => "libnbd-bin",
             "qemu-img" | "qemu-nbd" => "qemu-utils",
             other => other,
         };
