@@ -17,6 +17,8 @@ use crate::process::Process;
 
 /// rqbit's HTTP interface, inside the node's namespace.
 const RQBIT: &str = "127.0.0.1:3030";
+/// How long a read may wait for it.
+const RQBIT_SECONDS: u32 = 3600;
 /// aria2 runs it when all is there, before it goes on as a seed.
 const DONE_HOOK: &str = "#!/bin/sh\n: > \"$SWARMDISK_DONE\"\n";
 
@@ -152,7 +154,9 @@ fn rqbit(stage: &Stage<'_>, node: usize, work: &Path, torrent: &Torrent) -> Resu
     try_it.args(["-c", r#"until curl -sf -r 0-0 -o /dev/null "$0"; do sleep 0.02; done"#, &url]);
     stage.span.succeed(stage.net.command(node, &try_it))?;
     // Not nbdkit's curl plugin: it asks for a byte more than it wants, which rqbit refuses at the end of the file.
-    qemu_nbd(stage, node, work, &["--format=raw", &url])
+    // QEMU gives up after five seconds unless told otherwise.
+    let options = format!("driver=raw,file.driver=http,file.url={url},file.timeout={RQBIT_SECONDS}");
+    qemu_nbd(stage, node, work, &["--image-opts", &options])
 }
 
 fn swarm(stage: &Stage<'_>, node: usize, work: &Path, reference: &str) -> Result<Disk, Failure> {
