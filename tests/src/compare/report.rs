@@ -109,6 +109,7 @@ impl Target {
         let verdict = match (self.value, self.is_met()) {
             (None, _) => "not measured",
             (_, true) => "met",
+            _ if self.is_bound => "not decided, as the other was stopped; try a larger --bound",
             (_, false) => "missed",
         };
         let sign = if self.is_bound { "> " } else { "" };
