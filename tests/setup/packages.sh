@@ -14,13 +14,6 @@ PACKAGES=(
   g++ libsimgrid-dev                                    # the other simulator, 200 MB with Boost and ns-3
 )
 
-missing() {
-  local package
-  for package in "$@"; do
-    dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || echo "$package"
-  done
-}
-
 mapfile -t qemu < <(missing "${QEMU[@]}")
 mapfile -t others < <(missing "${PACKAGES[@]}")
 [ $((${#qemu[@]} + ${#others[@]})) -gt 0 ] || exit 0
@@ -39,11 +32,6 @@ Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 S
 fi
 
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-quietly() { "$@" >"$log" 2>&1 </dev/null || { cat "$log" >&2; exit 1; }; }
-export DEBIAN_FRONTEND=noninteractive
 quietly apt-get -q update
-install=(apt-get -q -y install --no-remove --no-install-recommends)
-[ ${#qemu[@]} = 0 ] || quietly "${install[@]}" -t "$SUITE" "${qemu[@]}"
-[ ${#others[@]} = 0 ] || quietly "${install[@]}" "${others[@]}"
+[ ${#qemu[@]} = 0 ] || install_packages -t "$SUITE" "${qemu[@]}"
+[ ${#others[@]} = 0 ] || install_packages "${others[@]}"

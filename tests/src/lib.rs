@@ -2,6 +2,7 @@
 
 pub mod appliance;
 pub mod boots;
+pub mod compare;
 pub mod disk;
 pub mod fixture;
 pub mod images;

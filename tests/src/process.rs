@@ -49,6 +49,17 @@ impl Swarmdisk {
         Self { program: PROGRAM.get_or_init(|| find_or_build("swarmdisk", "swarmdisk-host-linux")).clone() }
     }
 
+    /// The same, built anew first should the sources have changed: for what is measured. Without cargo it is taken as it is.
+    ///
+    /// # Panics
+    /// When it cannot be built.
+    pub fn up_to_date() -> Self {
+        if env::var_os("CARGO").is_some() {
+            build("swarmdisk-host-linux", &built_folder());
+        }
+        Self::find()
+    }
+
     /// It with these arguments, for those who start it in their own way.
     pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
         let mut command = Command::new(&self.program);
@@ -148,6 +159,11 @@ impl Process {
         self.child.id()
     }
 
+    /// The program and its arguments.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// What it has printed so far.
     pub fn stdout(&self) -> String {
         self.stdout.text()
@@ -173,6 +189,14 @@ impl Process {
             self.stderr.wait_for_end(Duration::from_millis(200));
             panic!("{} {why} before it printed {needle:?}; its stderr:\n{}", self.name, tail(&self.stderr()))
         })
+    }
+
+    /// The same for callers that go on without it.
+    ///
+    /// # Errors
+    /// When its stdout ends, or `deadline` is over, before.
+    pub fn try_line(&self, needle: &str, deadline: Duration) -> Result<String, NoLine> {
+        self.stdout.wait_for_line(needle, deadline)
     }
 
     /// Asks it to end (SIGTERM).
@@ -278,15 +302,20 @@ fn name_of(command: &Command) -> String {
 /// # Panics
 /// When it cannot be built.
 pub fn find_or_build(program: &str, package: &str) -> PathBuf {
-    let test = env::current_exe().expect("the test's own path is known");
-    // target/PROFILE/deps/TEST
-    let folder = test.ancestors().nth(2).expect("a test lies in a target folder").to_owned();
+    let folder = built_folder();
     let program = folder.join(format!("{program}{}", env::consts::EXE_SUFFIX));
     if !program.is_file() {
         build(package, &folder);
     }
     assert!(program.is_file(), "no {}, although it was built", program.display());
     program
+}
+
+/// Where the running test's own build is.
+fn built_folder() -> PathBuf {
+    let test = env::current_exe().expect("the test's own path is known");
+    // target/PROFILE/deps/TEST
+    test.ancestors().nth(2).expect("a test lies in a target folder").to_owned()
 }
 
 fn build(package: &str, folder: &Path) {

@@ -28,7 +28,7 @@ use crate::process::{DEADLINE, Process, Swarmdisk};
 use crate::skip::Missing;
 
 /// Size of the disk that the boots were recorded from.
-const IMAGE_BYTES: u64 = 3_221_225_472;
+pub const IMAGE_BYTES: u64 = 3_221_225_472;
 const PORT: u16 = 7000;
 const BOOT_DEADLINE: Duration = Duration::from_secs(300);
 
@@ -266,24 +266,25 @@ pub(crate) fn profiled() -> PathBuf {
 }
 
 /// A recorded boot of these sources.
-fn recording(name: &str) -> PathBuf {
+pub fn recording(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../sim/data").join(name)
 }
 
 /// The machine's processors from one moment to another.
-struct Busy {
+pub(crate) struct Busy {
     used: u64,
     all: u64,
 }
 
 impl Busy {
-    fn begin() -> Self {
+    /// From now on.
+    pub(crate) fn begin() -> Self {
         let (used, all) = machine_ticks().unwrap_or_default();
         Self { used, all }
     }
 
     /// Which share of their time was used since.
-    fn share(&self) -> f64 {
+    pub(crate) fn share(&self) -> f64 {
         let (used, all) = machine_ticks().unwrap_or_default();
         (used.saturating_sub(self.used)) as f64 / (all.saturating_sub(self.all)).max(1) as f64
     }
