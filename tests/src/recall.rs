@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use swarmdisk_common::profile::{MergeError, Merged, merge};
 use swarmdisk_common::trace::{Op, Trace};
+use swarmdisk_core::format::profile::ProfileEntry;
 use swarmdisk_core::geometry::{CHUNK_SHIFT_DEFAULT, Geometry};
 
 /// Size of the disk that the boots were recorded from.
@@ -107,8 +108,8 @@ impl Boots {
     /// See [`merge`].
     pub fn profile(&self, boots: &[&RecordedBoot], percent: u8) -> Result<Vec<u32>, MergeError> {
         let merged = self.merged(boots)?;
-        let is_likely = |probability: u8| u32::from(probability) >= u32::from(percent) * 255 / 100;
-        let likely = merged.entries.iter().filter(|entry| is_likely(entry.probability));
+        let is_likely = |probability: u32| probability >= u32::from(percent) * 255 / 100;
+        let likely = merged.entries.iter().filter(|entry| is_likely(overall(&merged.groups, entry)));
         Ok(likely.map(|entry| entry.chunk.get()).collect())
     }
 
@@ -203,6 +204,13 @@ fn run_of_chunks(line: &str) -> Option<std::ops::Range<u32>> {
 fn shape_and_run(name: &str) -> Option<(String, u16)> {
     let (shape, run) = name.strip_suffix(".trace")?.rsplit_once('-')?;
     Some((shape.to_owned(), run.parse().ok()?))
+}
+
+/// In how many of 255 runs of all groups the entry's chunk is touched.
+fn overall(groups: &[u16], entry: &ProfileEntry) -> u32 {
+    let of_groups = groups.iter().zip(entry.probabilities);
+    let touched: u32 = of_groups.map(|(runs, probability)| u32::from(*runs) * u32::from(probability)).sum();
+    touched / groups.iter().map(|runs| u32::from(*runs)).sum::<u32>().max(1)
 }
 
 #[cfg(test)]
