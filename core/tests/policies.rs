@@ -7,8 +7,8 @@ use swarmdisk_core::format::profile::ProfileEntry;
 use swarmdisk_core::geometry::{ChunkIndex, Geometry};
 use swarmdisk_core::ids::{GuestId, PeerId};
 use swarmdisk_core::policy::{
-    Access, Candidate, ChunkView, ExpectedCompletion, FORECAST_MAX, Forecast, Guess, InOrder, Lesson, Live, Mixed,
-    Order, Outcome, Owners, Predictor, Profile, Selector, Sequential, Supply, TELLERS_MAX, Want, WindowedRandom,
+    Access, Candidate, ChunkView, ExpectedCompletion, FORECAST_MAX, Forecast, Lesson, Live, Mixed, Outcome, Predictor,
+    Profile, Selector, Sequential, TELLERS_MAX, Want,
 };
 use swarmdisk_core::rng::Rng;
 use swarmdisk_core::time::{Duration, Instant};
@@ -160,103 +160,6 @@ predictor_contract!(mixed, {
     Mixed { profile, live: Some(Live::new(lessons(500), 100)), sequential: Some(Sequential::new(16)) }
 });
 predictor_contract!(mixed_of_nothing, Mixed::default());
-
-/// Everybody has what is divisible by `held`; what is divisible by `owned` is this node's to fetch.
-struct Multiples {
-    held: u32,
-    owned: u32,
-    seed_has_room: bool,
-}
-
-impl Supply for Multiples {
-    fn holders(&self, chunk: ChunkIndex) -> u16 {
-        if chunk.get().is_multiple_of(self.held) { u16::MAX } else { 0 }
-    }
-
-    fn has_room(&self) -> bool {
-        true
-    }
-
-    fn seed_has_room(&self) -> bool {
-        self.seed_has_room
-    }
-
-    fn owns(&self, chunk: ChunkIndex) -> bool {
-        chunk.get().is_multiple_of(self.owned)
-    }
-}
-
-const THIRDS: Multiples = Multiples { held: 3, owned: CHUNKS, seed_has_room: true };
-
-fn window(length: u32) -> Vec<Guess> {
-    (0..length).map(|index| Guess { chunk: chunk(index), probability: 128, due: Duration::MAX }).collect()
-}
-
-fn picks(mut order: impl Order, lengths: &[u32], seed: u64) -> Vec<Option<usize>> {
-    let mut rng = Rng::new(seed);
-    let pick = |length: &u32| {
-        let picked = order.pick(Instant::ZERO, &window(*length), &THIRDS, &mut rng);
-        assert!(picked.is_none_or(|index| index < *length as usize));
-        picked
-    };
-    lengths.iter().map(pick).collect()
-}
-
-/// Whether something is picked, at once or when the order has said that it will, though nobody is to fetch anything.
-fn picks_at_last(mut order: impl Order, length: u32, seed: u64) -> bool {
-    let (nobody, mut rng) = (Multiples { held: CHUNKS, owned: CHUNKS, seed_has_room: true }, Rng::new(seed));
-    let window = &window(length + 1)[1..];
-    let at_once = order.pick(Instant::ZERO, window, &nobody, &mut rng);
-    let later = order.next_pick();
-    at_once.is_some() || (later != Instant::NEVER && order.pick(later, window, &nobody, &mut rng).is_some())
-}
-
-macro_rules! order_contract {
-    ($name:ident, $make:expr) => {
-        proptest! {
-            #[test]
-            fn $name(lengths in prop::collection::vec(0..=FORECAST_MAX as u32, 1..50), seed: u64) {
-                prop_assert_eq!(picks($make, &lengths, seed), picks($make, &lengths, seed));
-                let length = lengths[0];
-                prop_assert_eq!(picks_at_last($make, length.min(FORECAST_MAX as u32 - 1), seed), length > 0);
-            }
-        }
-    };
-}
-
-order_contract!(in_order_keeps_the_contract, InOrder);
-order_contract!(windowed_random_keeps_the_contract, WindowedRandom::default());
-order_contract!(windowed_random_without_soonest_keeps_the_contract, WindowedRandom { soonest_every: 0 });
-order_contract!(windowed_random_of_soonest_alone_keeps_the_contract, WindowedRandom { soonest_every: 1 });
-order_contract!(owners_keeps_the_contract, Owners::default());
-
-#[test]
-fn what_another_owns_is_left_until_a_node_holds_it() {
-    let window = &window(100)[1..];
-    let picked = |seed_has_room| -> BTreeSet<u32> {
-        let supply = Multiples { held: 7, owned: 5, seed_has_room };
-        let (mut order, mut rng) = (Owners::default(), Rng::new(1));
-        let picks = (0..2000).filter_map(|_| order.pick(Instant::ZERO, window, &supply, &mut rng));
-        picks.map(|index| window[index].chunk.get()).collect()
-    };
-    assert_eq!(picked(true), BTreeSet::from([5]), "the soonest that is its own, from a seed");
-    let held = picked(false);
-    assert!(held.contains(&7) && held.len() > 3 && held.iter().all(|chunk| chunk.is_multiple_of(7)), "{held:?}");
-}
-
-#[test]
-fn an_owner_that_does_not_fetch_what_is_wanted_next_is_not_waited_for() {
-    let supply = Multiples { held: CHUNKS, owned: 50, seed_has_room: true };
-    let window = &window(100)[1..];
-    let (mut order, mut rng) = (Owners::default(), Rng::new(1));
-    let mut picks_at = |millis| -> BTreeSet<usize> {
-        let now = Instant::ZERO + Duration::from_millis(millis);
-        (0..100).filter_map(|_| order.pick(now, window, &supply, &mut rng)).collect()
-    };
-    assert_eq!(picks_at(0), [49].into());
-    assert_eq!(picks_at(299), [49].into());
-    assert_eq!(picks_at(300), [0].into());
-}
 
 fn peer(index: u16) -> PeerId {
     let mut bytes = [0; 8];
@@ -612,56 +515,6 @@ fn the_profile_speaks_before_the_sequential_reader() {
 }
 
 #[test]
-fn the_soonest_is_picked_often_and_all_others_sometimes() {
-    let picked = picks(WindowedRandom::default(), &[10; 2000], 7);
-    let count = |index| picked.iter().filter(|pick| **pick == Some(index)).count();
-    assert!((1000..1250).contains(&count(0)), "{}", count(0));
-    assert!((1..10).all(|index| count(index) > 50));
-    assert!(picks(InOrder, &[10; 20], 7).iter().all(|pick| *pick == Some(0)));
-}
-
-/// A guest that touches these chunks one after the other, while the link brings in `per_touch` guesses for each; what was
-/// fetched before it was touched, what was fetched in vain, and what was guessed in all.
-fn follow(predictor: &mut impl Predictor, chunks: &[u32], per_touch: usize) -> (usize, usize, usize) {
-    let mut maps = Maps::new();
-    let (mut fetched, mut hits) = (BTreeSet::new(), 0);
-    for (number, index) in chunks.iter().enumerate() {
-        let now = Instant::ZERO + Duration::from_millis(number as u64);
-        let mut out = Forecast::new();
-        predictor.forecast(now, &maps.view(), &mut out);
-        for guess in out.iter().take(per_touch) {
-            assign(&mut maps.held, guess.chunk.get(), true);
-            fetched.insert(guess.chunk.get());
-        }
-        let hit = !assign(&mut maps.held, *index, true);
-        let first = assign(&mut maps.touched, *index, true);
-        hits += usize::from(hit && first);
-        predictor.observe(now, Access { hit, first, ..access(0, *index) });
-    }
-    let wasted = fetched.iter().filter(|index| !chunks.contains(index)).count();
-    (hits, wasted, fetched.len())
-}
-
-/// Runs that begin alike and then go three ways, each a group.
-fn three_ways() -> (&'static [ProfileEntry], [Vec<u32>; 3]) {
-    let runs = [0, 1, 2].map(|way| (0..200).chain(500 + way * 400..800 + way * 400).collect::<Vec<u32>>());
-    let mut entries = vec![];
-    for number in 0..500 {
-        for (way, run) in runs.iter().enumerate() {
-            let mut entry = ProfileEntry::single(chunk(run[number]), number as u32 * 10, 0);
-            entry.probabilities[way] = 255;
-            if number < 200 {
-                entry.probabilities[..3].fill(255);
-            }
-            if number >= 200 || way == 0 {
-                entries.push(entry);
-            }
-        }
-    }
-    (entries.leak(), runs)
-}
-
-#[test]
 fn workloads_of_one_profile_are_told_apart() {
     let (entries, runs) = three_ways();
     for run in runs {
@@ -729,4 +582,45 @@ fn guesses_are_due_as_fast_as_this_guest_goes() {
     // The middle one of the last eight touches is where it is taken to be: a few behind.
     assert!((90..=150).contains(&due(59).unwrap()), "{:?}", due(59));
     assert!((95..=110).contains(&(due(69).unwrap() - due(59).unwrap())));
+}
+
+/// A guest that touches these chunks one after the other, while the link brings in `per_touch` guesses for each; what was
+/// fetched before it was touched, what was fetched in vain, and what was guessed in all.
+fn follow(predictor: &mut impl Predictor, chunks: &[u32], per_touch: usize) -> (usize, usize, usize) {
+    let mut maps = Maps::new();
+    let (mut fetched, mut hits) = (BTreeSet::new(), 0);
+    for (number, index) in chunks.iter().enumerate() {
+        let now = Instant::ZERO + Duration::from_millis(number as u64);
+        let mut out = Forecast::new();
+        predictor.forecast(now, &maps.view(), &mut out);
+        for guess in out.iter().take(per_touch) {
+            assign(&mut maps.held, guess.chunk.get(), true);
+            fetched.insert(guess.chunk.get());
+        }
+        let hit = !assign(&mut maps.held, *index, true);
+        let first = assign(&mut maps.touched, *index, true);
+        hits += usize::from(hit && first);
+        predictor.observe(now, Access { hit, first, ..access(0, *index) });
+    }
+    let wasted = fetched.iter().filter(|index| !chunks.contains(index)).count();
+    (hits, wasted, fetched.len())
+}
+
+/// Runs that begin alike and then go three ways, each a group.
+fn three_ways() -> (&'static [ProfileEntry], [Vec<u32>; 3]) {
+    let runs = [0, 1, 2].map(|way| (0..200).chain(500 + way * 400..800 + way * 400).collect::<Vec<u32>>());
+    let mut entries = vec![];
+    for number in 0..500 {
+        for (way, run) in runs.iter().enumerate() {
+            let mut entry = ProfileEntry::single(chunk(run[number]), number as u32 * 10, 0);
+            entry.probabilities[way] = 255;
+            if number < 200 {
+                entry.probabilities[..3].fill(255);
+            }
+            if number >= 200 || way == 0 {
+                entries.push(entry);
+            }
+        }
+    }
+    (entries.leak(), runs)
 }
