@@ -59,6 +59,8 @@ pub struct Owners {
 const OWNER_PATIENCE: Duration = Duration::from_millis(300);
 /// So far ahead the soonest is looked for.
 const URGENT: usize = 64;
+/// So far ahead a chunk of its own is looked for: each look costs O(links).
+const OWN: usize = 128;
 /// So far ahead the rarest is looked for first.
 const NEAR: usize = 160;
 
@@ -83,7 +85,7 @@ impl Order for Owners {
         }
         if supply.seed_has_room() {
             let is_mine = |guess: &Guess| supply.holders(guess.chunk) == 0 && supply.owns(guess.chunk);
-            if let Some(mine) = window.iter().position(is_mine) {
+            if let Some(mine) = window.iter().take(OWN).position(is_mine) {
                 return Some(mine);
             }
         }
