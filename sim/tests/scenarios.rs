@@ -63,5 +63,6 @@ fn guests_wait_out_an_outage_of_the_origin_and_boot() {
     let outcome = run("origin-outage");
     assert_eq!(outcome.booted_count, 24);
     assert!(outcome.totals.stall_micros.p50 > 10_000_000, "the outage was felt: {:?}", outcome.totals.stall_micros);
-    assert!(outcome.totals.run_micros.max < 40_000_000, "and ended: {:?}", outcome.totals.run_micros);
+    // A boot, the outage, and the pause before the origin is dialled again: it doubles while that fails.
+    assert!(outcome.totals.run_micros.max < 45_000_000, "and ended: {:?}", outcome.totals.run_micros);
 }
