@@ -287,7 +287,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     }
 }
 
-/// By class, then who was served longest ago, then who asked first.
+/// By class, then who was served longest ago, then who asked first; `by_due`: what no guest waits for by when it is wanted.
 fn turn_of(upload: &Upload, last_served: Instant, by_due: bool) -> Turn {
     let order = if by_due && upload.class != Class::Demand { upload.due } else { last_served };
     [(upload.class as u64) << 62 | order.as_micros(), upload.number]

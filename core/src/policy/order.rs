@@ -1,7 +1,7 @@
 //! Orders of prefetching.
 //!
 //! *Purpose*: nodes in lockstep that ask for the same chunk cannot trade; a diverse order makes each fetch something else
-//! from the seed and the rest from each other. *Bounds*: O(window).
+//! from the seed and the rest from each other. *Bounds*: O(window); for owners also O(links) for each of its first chunks.
 
 use super::{Guess, Order, Supply};
 use crate::geometry::ChunkIndex;
