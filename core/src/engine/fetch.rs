@@ -2,19 +2,16 @@
 //!
 //! *Invariants*: a piece is asked of at most two peers at a time, and of two only while a guest waits for it; a seed that
 //! has redirected is left alone until the hint has expired. *Units*: microseconds. *Bounds*: a search for work costs
-//! O(demands + transfers) and, mostly, one forecast.
+//! O(demands + transfers + guesses).
 
 use super::event::Action;
 use super::hints::Hint;
-use super::stock::Stock;
 use super::transfers::{Step, WAITING};
 use super::{Engine, Fill, PeerRow};
 use crate::bitmap::{self, Bits};
 use crate::geometry::{Piece, PieceIndex};
 use crate::ids::PeerId;
-use crate::policy::{
-    Candidate, ChunkView, Forecast, Guess, Order, Outcome, Predictor, Selector, Supply, Throughput, Want,
-};
+use crate::policy::{Candidate, Order, Outcome, Predictor, Selector, Want};
 use crate::time::{Duration, Instant};
 use crate::wire::{Class, Frame, Redirect, Request, Role, Run};
 
@@ -24,8 +21,6 @@ pub(super) const STORE_FULL: Duration = Duration::from_secs(10);
 const REFUTED: Duration = Duration::from_millis(5);
 /// Peers that are weighed for one piece.
 const CANDIDATES_MAX: usize = 64;
-/// Guesses that are tried for one free place among the prefetches.
-const TRIES_MAX: usize = 8;
 /// Pieces that are looked at for one free place among the fills.
 const FILL_TRIES_MAX: usize = 16;
 /// A body that has begun to come is waited for so many times longer before a second peer is asked: a peer that stops in the
@@ -137,6 +132,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             None => {
                 let number = self.transfers.at(index).piece_number();
                 bitmap::assign(self.own.flight, number, false);
+                self.window.note_change();
                 if number >= self.geometry.chunk_count() {
                     self.transfers.leaf_gone();
                 }
@@ -272,7 +268,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     }
 
     /// Leaf pages without which chunks that are under way cannot be verified.
-    fn start_leaves(&mut self, now: Instant) {
+    pub(super) fn start_leaves(&mut self, now: Instant) {
         let mut from = 0;
         while let Some(index) = self.transfers.next_leafless(from) {
             from = index + 1;
@@ -333,68 +329,6 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         link.rtt + Duration::from_micros(queued.saturating_mul(1_000_000).checked_div(link.bytes_per_sec).unwrap_or(0))
     }
 
-    fn start_prefetches(&mut self, now: Instant) {
-        let mut known = false;
-        while now >= self.store_full_until && self.prefetches_have_room() && self.bulk_has_room() && self.may_guess() {
-            if !known {
-                self.forecast.clear();
-                let held = Bits::new(self.own.held, self.geometry.piece_count());
-                let flight = Bits::new(self.own.flight, self.geometry.piece_count());
-                let touched = Bits::new(self.own.touched, self.geometry.piece_count());
-                let throughput = Throughput {
-                    bytes_per_sec: self.down.bytes_per_sec(),
-                    mean_bytes: self.mean_bytes,
-                    ..Throughput::UNKNOWN
-                };
-                let view = ChunkView::new(self.geometry, held, flight, touched).with(throughput);
-                self.predictor.forecast(now, &view, &mut self.forecast);
-            }
-            // But for the guess that is started a new forecast would say the same, if there was room for all.
-            let whole = known || !self.forecast.is_full();
-            if !self.start_guess(now) {
-                return;
-            }
-            known = whole && !self.forecast.is_empty();
-            self.start_leaves(now);
-        }
-    }
-
-    /// What nodes have, for the order of prefetching.
-    fn stock(&self) -> Stock<'a, '_> {
-        let has_room = self.transfers.count(Class::Prefetch) < usize::from(self.config.tuning.prefetches);
-        Stock { peers: &self.peers, own: self.config.node, has_room }
-    }
-
-    /// Whether one more prefetch may be started; what is asked of seeds has places of its own.
-    fn prefetches_have_room(&self) -> bool {
-        let stock = self.stock();
-        stock.has_room() || stock.seed_has_room()
-    }
-
-    /// Starts one of the forecast's guesses, and removes it from there; the others stay.
-    fn start_guess(&mut self, now: Instant) -> bool {
-        let mut in_vain: heapless::Vec<(usize, Guess), TRIES_MAX> = heapless::Vec::new();
-        while !in_vain.is_full() {
-            let has_room = self.stock().has_room;
-            let stock = Stock { peers: &self.peers, own: self.config.node, has_room };
-            let Some(index) = self.order.pick(now, &self.forecast, &stock, &mut self.rng) else { return false };
-            if index >= self.forecast.len() {
-                return false;
-            }
-            let guess = self.forecast.remove(index);
-            if self.start(now, self.geometry.chunk_piece(guess.chunk), Class::Prefetch, Instant::NEVER, None) {
-                if let Some(started) = self.transfers.last_of(self.geometry.chunk_piece(guess.chunk)) {
-                    self.transfers.change(started, |row| row.due = now + guess.due);
-                }
-                put_back(&mut self.forecast, &in_vain, index);
-                return true;
-            }
-            let noted = in_vain.push((index, guess));
-            debug_assert!(noted.is_ok(), "there is room");
-        }
-        false
-    }
-
     fn start_fills(&mut self, now: Instant) {
         let touched = u64::from(self.touched_count) * 100;
         let rate = match self.config.fill {
@@ -423,7 +357,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     }
 
     /// Half of the table is kept for demand and for leaf pages.
-    fn bulk_has_room(&self) -> bool {
+    pub(super) fn bulk_has_room(&self) -> bool {
         self.transfers.in_use() < self.transfers.len().div_ceil(2)
     }
 
@@ -435,13 +369,23 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     }
 
     /// Begins a fetch, if there is a peer to ask other than `but` and a row to note it in.
-    fn start(&mut self, now: Instant, piece: PieceIndex, class: Class, since: Instant, but: Option<PeerId>) -> bool {
+    pub(super) fn start(
+        &mut self,
+        now: Instant,
+        piece: PieceIndex,
+        class: Class,
+        since: Instant,
+        but: Option<PeerId>,
+    ) -> bool {
         if now < self.paused_until || !self.transfers.has_room() {
             return false;
         }
         let Some((peer, insist)) = self.choose(now, piece, class, but) else { return false };
         let Some(index) = self.transfers.take(piece) else { return false };
         bitmap::assign(self.own.flight, piece.get(), true);
+        if class != Class::Prefetch {
+            self.window.note_started();
+        }
         let queued = self.peers.change(peer.index(), |link| {
             link.in_flight += 1;
             link.bulk += u16::from(class != Class::Demand);
@@ -537,56 +481,14 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             let hedge_at = self.hedge_at(index);
             next = if hedge_at > now { next.min(hedge_at) } else { next };
         }
-        let next_pick = self.order.next_pick();
-        for later in [self.store_full_until, self.leaves_paused_until, self.paused_until, self.fill_at, next_pick] {
+        let later = [self.store_full_until, self.leaves_paused_until, self.paused_until, self.fill_at];
+        for later in later.into_iter().chain([self.order.next_pick(), self.window_due(now)]) {
             next = if later > now { next.min(later) } else { next };
         }
         next
     }
 }
 
-/// Inserts guesses where they were before they were removed, one after the other; then another was removed for good, which
-/// was at `gone` without them.
-fn put_back(window: &mut Forecast, removed: &[(usize, Guess)], mut gone: usize) {
-    for (index, guess) in removed.iter().rev() {
-        let was_before = *index <= gone;
-        gone += usize::from(was_before);
-        let inserted = window.insert(index - usize::from(!was_before), *guess);
-        debug_assert!(inserted.is_ok(), "it has just been removed from there");
-    }
-}
-
 fn bitmap_get(words: &[u64], piece: PieceIndex) -> bool {
     words[(piece.get() / 64) as usize] >> (piece.get() % 64) & 1 == 1
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::geometry::Geometry;
-    use proptest::prelude::*;
-
-    proptest! {
-        /// Some guesses are tried in vain, one is started: what is left is the forecast without that one.
-        #[test]
-        fn guesses_that_were_tried_in_vain_are_put_back(
-            length in 1u32..30,
-            picks in prop::collection::vec(any::<u32>(), 1..9),
-        ) {
-            let geometry = Geometry::new(30 << 16, 16).unwrap();
-            let guess = |number| Guess { chunk: geometry.chunk(number).unwrap(), probability: 1, due: Duration::ZERO };
-            let mut window: Forecast = (0..length).map(guess).collect();
-            let (last, tried) = picks.split_last().unwrap();
-            let mut in_vain = std::vec![];
-            for pick in tried.iter().take(length as usize - 1) {
-                let index = *pick as usize % window.len();
-                in_vain.push((index, window.remove(index)));
-            }
-            let gone = *last as usize % window.len();
-            let started = window.remove(gone);
-            put_back(&mut window, &in_vain, gone);
-            let expected: Forecast = (0..length).map(guess).filter(|guess| *guess != started).collect();
-            prop_assert_eq!(window, expected);
-        }
-    }
 }

@@ -29,6 +29,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             return;
         }
         self.beliefs = beliefs;
+        self.window.note_surprise();
         let mut from = 0;
         while let Some(index) = self.transfers.next(from, WAITING) {
             from = index + 1;

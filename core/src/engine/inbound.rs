@@ -247,7 +247,10 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         for (number, millis) in wire::decode_touches(touched.touches, chunks).flatten() {
             ago_millis -= u64::from(millis);
             let Some(chunk) = self.geometry.chunk(number) else { continue };
-            self.look_for_work |= self.predictor.learn(now, peer, chunk, Duration::from_millis(ago_millis));
+            if self.predictor.learn(now, peer, chunk, Duration::from_millis(ago_millis)) {
+                self.look_for_work = true;
+                self.window.note_change();
+            }
         }
         Ok(())
     }

@@ -28,8 +28,10 @@ mod holders;
 mod inbound;
 mod links;
 mod meter;
+mod ownership;
 mod peer;
 mod peers;
+mod prefetch;
 mod serve;
 mod stock;
 mod touchlog;
@@ -51,7 +53,7 @@ pub use uploads::{Served, Upload};
 use crate::bitmap::{self, Bits};
 use crate::geometry::{ChunkIndex, Geometry, Piece, PieceIndex};
 use crate::ids::{GuestId, PeerId, SlotId};
-use crate::policy::{Access, Forecast, Order, Outcome, Predictor, Selector};
+use crate::policy::{Access, Order, Outcome, Predictor, Selector};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::wire::Class;
@@ -61,6 +63,7 @@ use demands::Demands;
 use hints::Hints;
 use meter::Meter;
 use peers::Peers;
+use prefetch::Window;
 use touchlog::TouchLog;
 use transfers::{Step, Transfers, WAITING, WITH_HOST};
 use uploads::{Answer, ServedTo, Uploads};
@@ -106,7 +109,7 @@ pub struct Engine<'a, P, O, S> {
     predictor: P,
     order: O,
     selector: S,
-    forecast: Forecast,
+    window: Window,
     rng: Rng,
     stats: Stats,
     touched_count: u32,
@@ -184,7 +187,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             predictor,
             order,
             selector,
-            forecast: Forecast::new(),
+            window: Window::new(),
             fill_next: rng.below(geometry.piece_count()),
             rng,
             stats: Stats::default(),
@@ -325,6 +328,11 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             self.changes_due(now);
         }
         self.predictor.observe(now, Access { guest, chunk, hit, first });
+        if first && !hit {
+            self.window.note_surprise();
+        } else if first {
+            self.window.note_change();
+        }
         if bitmap::assign(self.own.guessed, chunk.get(), false) {
             self.guessed_count -= 1;
             self.used_count += 1;
@@ -360,6 +368,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         let count = count.min(self.geometry.piece_count() - first.get());
         let range = first.get()..first.get() + count;
         bitmap::assign_run(self.own.held, first.get(), count, true);
+        self.window.note_started();
         let mut index = 0;
         while let Some((piece, _)) = self.demands.at(index) {
             if range.contains(&piece.get()) {
@@ -387,6 +396,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         {
             self.guessed_count -= 1;
             self.predictor.settle(chunk, false);
+            self.window.note_surprise();
         }
         if let Piece::Leaf(_) = self.geometry.kind(piece) {
             self.transfers.leaf_gone();

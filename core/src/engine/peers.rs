@@ -8,9 +8,10 @@
 use super::agenda::{Agenda, Tournament};
 use super::config::{Limits, Tuning};
 use super::holders::Holders;
+use super::ownership::{self, Ownership};
 use super::peer::{PeerRow, State};
 use crate::bitmap::{self, Bits};
-use crate::geometry::Geometry;
+use crate::geometry::{ChunkIndex, Geometry};
 use crate::ids::{NodeId, PeerId};
 use crate::time::{Duration, Instant};
 use crate::wire::{Class, Role};
@@ -29,6 +30,9 @@ pub(super) struct Peers<'a> {
     sums: Sums,
     sets: Sets<'a>,
     agendas: Agendas<'a>,
+    ownership: Ownership,
+    /// Another number whenever a node has come or gone, or what one is known to hold has changed.
+    supply: u32,
 }
 
 /// What the rows add up to.
@@ -149,6 +153,8 @@ impl<'a> Peers<'a> {
             sums: Sums::default(),
             sets: Sets { open, seeds, demand, bulk },
             agendas: Agendas { news, blobs, silence, stalls, reviews, turns, turns_full },
+            ownership: Ownership::new(),
+            supply: 0,
         }
     }
 
@@ -197,9 +203,14 @@ impl<'a> Peers<'a> {
     /// Brings the sets and agendas up to date with a row.
     pub(super) fn note(&mut self, index: usize) {
         let note = self.noted(&self.rows[index]);
+        let was_node = self.open_nodes(index / 64) >> (index % 64) & 1 == 1;
         let sets = [&mut *self.sets.open, self.sets.seeds, self.sets.demand, self.sets.bulk];
         for (set, member) in sets.into_iter().zip(note.sets) {
             bitmap::assign(set, index as u32, member);
+        }
+        if was_node != (self.open_nodes(index / 64) >> (index % 64) & 1 == 1) {
+            self.ownership.forget();
+            self.supply = self.supply.wrapping_add(1);
         }
         let Agendas { news, blobs, silence, stalls, .. } = &mut self.agendas;
         for (agenda, at) in [news, blobs, silence, stalls].into_iter().zip(note.agendas) {
@@ -350,6 +361,7 @@ impl<'a> Peers<'a> {
         }
         let changed = self.holders.assign(index, first, count, held);
         row.pieces = if held { row.pieces + changed } else { row.pieces - changed };
+        self.supply = self.supply.wrapping_add(changed);
     }
 
     /// What has changed is to be announced to all by then.
@@ -416,6 +428,19 @@ impl<'a> Peers<'a> {
     /// The rows of open links to nodes, a bit each, in this word.
     pub(super) fn open_nodes(&self, word: usize) -> u64 {
         self.sets.open[word] & !self.sets.seeds[word]
+    }
+
+    /// Another number whenever a node has come or gone, or what one is known to hold has changed.
+    pub(super) const fn supply(&self) -> u32 {
+        self.supply
+    }
+
+    /// Whether the node `own`, of itself and the nodes it is linked with, weighs most for a chunk.
+    pub(super) fn owns(&self, own: NodeId, chunk: ChunkIndex) -> bool {
+        self.ownership.of(chunk, || {
+            let names = self.open().filter(|(_, row)| row.role == Role::Node).map(|(_, row)| row.node);
+            ownership::is_heaviest(own, names, chunk)
+        })
     }
 
     /// The rows of seeds, a bit each, in this word.

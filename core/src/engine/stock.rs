@@ -1,12 +1,11 @@
 //! The links as an order of prefetching sees them: who has what, and whose turn it is to ask a seed.
 //!
-//! *Invariants*: two nodes that know the same nodes agree on who owns a chunk. *Bounds*: O(links) a call.
+//! *Bounds*: O(links / 64) a call, mostly.
 
 use super::peers::Peers;
 use crate::geometry::ChunkIndex;
 use crate::ids::NodeId;
 use crate::policy::Supply;
-use crate::rng::mix;
 use crate::wire::Class;
 
 /// What linked nodes hold, seen by the node named `own`.
@@ -43,24 +42,6 @@ impl Supply for Stock<'_, '_> {
     }
 
     fn owns(&self, chunk: ChunkIndex) -> bool {
-        let own = weight(self.own, chunk);
-        (0..self.peers.row_words()).all(|word| {
-            let mut nodes = self.peers.open_nodes(word);
-            while nodes != 0 {
-                let index = word * 64 + nodes.trailing_zeros() as usize;
-                nodes &= nodes - 1;
-                if weight(self.peers.at(index).node, chunk) > own {
-                    return false;
-                }
-            }
-            true
-        })
+        self.peers.owns(self.own, chunk)
     }
-}
-
-/// What a node weighs for a chunk; the heaviest owns it. Alike wherever it is computed.
-fn weight(node: NodeId, chunk: ChunkIndex) -> u64 {
-    let [a, b, c, d, e, f, g, h, rest @ ..] = node.0;
-    let name = u64::from_le_bytes([a, b, c, d, e, f, g, h]) ^ u64::from_le_bytes(rest);
-    mix(mix(name).wrapping_add(chunk.get().into()))
 }

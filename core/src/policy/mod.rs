@@ -169,7 +169,8 @@ pub trait Supply {
 
 /// Tells which guess is fetched next.
 pub trait Order {
-    /// The index into `window` (a forecast, soonest first) of the guess to fetch, or none.
+    /// The index into `window` (a forecast, soonest first) of the guess to fetch, or none: then it is not asked again before
+    /// [`next_pick`](Self::next_pick) unless the window or the supply has changed.
     fn pick(&mut self, now: Instant, window: &[Guess], supply: &dyn Supply, rng: &mut Rng) -> Option<usize>;
 
     /// When it picks what it has not picked so far, even if nothing happens until then.

@@ -99,10 +99,12 @@ impl Order for Owners {
         }
         let near = window.len().min(NEAR);
         let start = rng.below(near as u32) as usize;
-        let places = (start..near).chain(0..start).chain(near..window.len());
-        let rarity = places.map(|index| (index >= near, supply.holders(window[index].chunk), index));
-        let held = rarity.filter(|(_, holders, _)| *holders > 0);
-        held.min_by_key(|(is_far, holders, _)| (*is_far, *holders)).map(|(_, _, index)| index)
+        let rarest = |places: &mut dyn Iterator<Item = usize>| {
+            let held =
+                places.map(|index| (supply.holders(window[index].chunk), index)).filter(|(holders, _)| *holders > 0);
+            held.min_by_key(|(holders, _)| *holders).map(|(_, index)| index)
+        };
+        rarest(&mut (start..near).chain(0..start)).or_else(|| rarest(&mut (near..window.len())))
     }
 
     fn next_pick(&self) -> Instant {

@@ -1,0 +1,225 @@
+//! What is fetched before a guest wants it: a window of guesses, kept between looks, from which an order picks.
+//!
+//! *Invariants*: no guess in the window is started that is held, under way or touched. *Units*: microseconds.
+//! *Bounds*: a look costs O(guesses); a forecast, which costs more, is made once in [`CHANGED_KEPT`] however often there is
+//! something new, or at once after what may have made guesses wrong or left none.
+
+use super::Engine;
+use super::stock::Stock;
+use crate::bitmap::Bits;
+use crate::policy::{ChunkView, FORECAST_MAX, Forecast, Guess, Order, Predictor, Selector, Supply, Throughput};
+use crate::time::{Duration, Instant};
+use crate::wire::Class;
+
+/// Guesses that are tried for one free place among the prefetches.
+const TRIES_MAX: usize = 8;
+/// How long a forecast is kept after the predictor has heard more.
+const CHANGED_KEPT: Duration = Duration::from_millis(2);
+/// How long it is kept if nothing happens: what is due soon changes with time.
+const KEPT: Duration = Duration::from_millis(100);
+
+/// The last forecast, less what has been started since.
+#[derive(Debug)]
+pub(super) struct Window {
+    guesses: Forecast,
+    made_at: Instant,
+    /// It may miss guesses.
+    changed: bool,
+    /// It may have guesses that the predictor would not make now.
+    stale: bool,
+    /// Some of its guesses may be there, or under way.
+    dirty: bool,
+    /// There may have been more guesses than it has room for.
+    was_full: bool,
+    /// Nothing was picked when the supply was so.
+    idle_at: Option<SupplySigns>,
+}
+
+/// What an order's answer depends on beside the window and time.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+struct SupplySigns {
+    version: u32,
+    has_room: bool,
+    seed_has_room: bool,
+}
+
+impl Window {
+    pub(super) const fn new() -> Self {
+        Self {
+            guesses: Forecast::new(),
+            made_at: Instant::ZERO,
+            changed: false,
+            stale: true,
+            dirty: false,
+            was_full: false,
+            idle_at: None,
+        }
+    }
+
+    /// The predictor has heard something, or what was under way is not: there may be more to guess.
+    pub(super) fn note_change(&mut self) {
+        self.changed = true;
+    }
+
+    /// The predictor has heard something that it did not foresee, or believes something else.
+    pub(super) fn note_surprise(&mut self) {
+        self.stale = true;
+    }
+
+    /// Something has been fetched, or is, that was not picked from it.
+    pub(super) fn note_started(&mut self) {
+        self.dirty = true;
+    }
+
+    /// When a new forecast is to be made, unless it is asked for later.
+    fn due(&self) -> Instant {
+        let is_short = self.was_full && self.guesses.len() < FORECAST_MAX / 4 * 3;
+        if self.stale || (self.changed && self.guesses.is_empty()) {
+            Instant::ZERO
+        } else if self.changed || is_short {
+            self.made_at + CHANGED_KEPT
+        } else {
+            Instant::NEVER
+        }
+    }
+}
+
+impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
+    pub(super) fn start_prefetches(&mut self, now: Instant) {
+        while self.may_prefetch(now) {
+            self.renew_window(now);
+            if !self.start_guess(now) {
+                return;
+            }
+            self.start_leaves(now);
+        }
+    }
+
+    fn may_prefetch(&self, now: Instant) -> bool {
+        now >= self.store_full_until && self.prefetches_have_room() && self.bulk_has_room() && self.may_guess()
+    }
+
+    /// When a look finds more than the last one did, even if nothing happens until then.
+    pub(super) fn window_due(&self, now: Instant) -> Instant {
+        if self.may_prefetch(now) { self.window.due() } else { Instant::NEVER }
+    }
+
+    /// What nodes have, for the order of prefetching.
+    pub(super) fn stock(&self) -> Stock<'a, '_> {
+        let has_room = self.transfers.count(Class::Prefetch) < usize::from(self.config.tuning.prefetches);
+        Stock { peers: &self.peers, own: self.config.node, has_room }
+    }
+
+    /// Whether one more prefetch may be started; what is asked of seeds has places of its own.
+    fn prefetches_have_room(&self) -> bool {
+        let stock = self.stock();
+        stock.has_room || stock.seed_has_room()
+    }
+
+    /// Makes a new forecast if it is time to, or removes what is no longer missing.
+    fn renew_window(&mut self, now: Instant) {
+        let held = Bits::new(self.own.held, self.geometry.piece_count());
+        let flight = Bits::new(self.own.flight, self.geometry.piece_count());
+        let touched = Bits::new(self.own.touched, self.geometry.piece_count());
+        let view = ChunkView::new(self.geometry, held, flight, touched);
+        let window = &mut self.window;
+        if now >= window.due() || now - window.made_at >= KEPT {
+            let throughput = Throughput {
+                bytes_per_sec: self.down.bytes_per_sec(),
+                mean_bytes: self.mean_bytes,
+                ..Throughput::UNKNOWN
+            };
+            window.guesses.clear();
+            self.predictor.forecast(now, &view.with(throughput), &mut window.guesses);
+            window.made_at = now;
+            window.was_full = window.guesses.is_full();
+            (window.changed, window.stale, window.dirty, window.idle_at) = (false, false, false, None);
+        } else if core::mem::take(&mut window.dirty) {
+            window.guesses.retain(|guess| view.misses(guess.chunk) && !view.is_touched(guess.chunk));
+            window.idle_at = None;
+        }
+    }
+
+    /// Starts one of the window's guesses, and removes it from there; the others stay.
+    fn start_guess(&mut self, now: Instant) -> bool {
+        let mut in_vain: heapless::Vec<(usize, Guess), TRIES_MAX> = heapless::Vec::new();
+        let mut started = None;
+        while !in_vain.is_full() && started.is_none() {
+            let has_room = self.stock().has_room;
+            let stock = Stock { peers: &self.peers, own: self.config.node, has_room };
+            let signs = SupplySigns { version: self.peers.supply(), has_room, seed_has_room: stock.seed_has_room() };
+            if self.window.idle_at == Some(signs) && now < self.order.next_pick() {
+                break;
+            }
+            let Some(index) = self.order.pick(now, &self.window.guesses, &stock, &mut self.rng) else {
+                self.window.idle_at = in_vain.is_empty().then_some(signs);
+                break;
+            };
+            self.window.idle_at = None;
+            if index >= self.window.guesses.len() {
+                break;
+            }
+            let guess = self.window.guesses.remove(index);
+            if self.start_guessed(now, guess) {
+                started = Some(index);
+            } else {
+                let noted = in_vain.push((index, guess));
+                debug_assert!(noted.is_ok(), "there is room");
+            }
+        }
+        put_back(&mut self.window.guesses, &in_vain, started);
+        started.is_some()
+    }
+
+    fn start_guessed(&mut self, now: Instant, guess: Guess) -> bool {
+        let piece = self.geometry.chunk_piece(guess.chunk);
+        let due = self.window.made_at + guess.due;
+        self.start(now, piece, Class::Prefetch, Instant::NEVER, None)
+            && self.transfers.last_of(piece).is_some_and(|index| {
+                self.transfers.change(index, |row| row.due = due);
+                true
+            })
+    }
+}
+
+/// Inserts guesses where they were before they were removed, one after the other; then another may have been removed for
+/// good, which was at `gone` without them.
+fn put_back(window: &mut Forecast, removed: &[(usize, Guess)], gone: Option<usize>) {
+    let mut gone = gone.unwrap_or(usize::MAX);
+    for (index, guess) in removed.iter().rev() {
+        let was_before = *index <= gone;
+        gone = gone.saturating_add(usize::from(was_before));
+        let inserted = window.insert(index - usize::from(!was_before), *guess);
+        debug_assert!(inserted.is_ok(), "it has just been removed from there");
+    }
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::Geometry;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Some guesses are tried in vain, one is started: what is left is the forecast without that one.
+        #[test]
+        fn guesses_that_were_tried_in_vain_are_put_back(
+            length in 1u32..30,
+            picks in prop::collection::vec(any::<u32>(), 1..9),
+        ) {
+            let geometry = Geometry::new(30 << 16, 16).unwrap();
+            let guess = |number| Guess { chunk: geometry.chunk(number).unwrap(), probability: 1, due: Duration::ZERO };
+            let mut window: Forecast = (0..length).map(guess).collect();
+            let (last, tried) = picks.split_last().unwrap();
+            let mut in_vain = std::vec![];
+            for pick in tried.iter().take(length as usize - 1) {
+                let index = *pick as usize % window.len();
+                in_vain.push((index, window.remove(index)));
+            }
+            let gone = *last as usize % window.len();
+            let started = window.remove(gone);
+            put_back(&mut window, &in_vain, Some(gone));
+            let expected: Forecast = (0..length).map(guess).filter(|guess| *guess != started).collect();
+            prop_assert_eq!(window, expected);
+        }
+    }
+}
