@@ -53,7 +53,7 @@ pub use uploads::{Served, Upload};
 use crate::bitmap::{self, Bits};
 use crate::geometry::{ChunkIndex, Geometry, Piece, PieceIndex};
 use crate::ids::{GuestId, PeerId, SlotId};
-use crate::policy::{Access, Order, Outcome, Predictor, Selector};
+use crate::policy::{Access, ChunkView, Order, Outcome, Predictor, Selector};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::wire::Class;
@@ -87,6 +87,15 @@ struct Own<'a> {
     guessed: &'a mut [u64],
     /// Chunks that a guest has read or asked for.
     touched: &'a mut [u64],
+}
+
+impl Own<'_> {
+    /// These as predictors see them.
+    fn view(&self, geometry: Geometry) -> ChunkView<'_> {
+        let [held, flight, touched] =
+            [&*self.held, self.flight, self.touched].map(|words| Bits::new(words, geometry.piece_count()));
+        ChunkView::new(geometry, held, flight, touched)
+    }
 }
 
 /// The engine: a pure state machine. One owner calls it; see the module's docs for its promises.
@@ -328,10 +337,10 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             self.changes_due(now);
         }
         self.predictor.observe(now, Access { guest, chunk, hit, first });
-        if first && !hit {
-            self.window.note_surprise();
-        } else if first {
+        if first && self.holds(self.geometry.chunk_piece(chunk)) {
             self.window.note_change();
+        } else if first {
+            self.window.note_surprise();
         }
         if bitmap::assign(self.own.guessed, chunk.get(), false) {
             self.guessed_count -= 1;
@@ -574,6 +583,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
                 assert!(has_leaf || looked_for, "a leaf page that is needed is looked for");
             }
         }
+        self.check_window();
         let guessed = Bits::new(self.own.guessed, pieces);
         assert_eq!(guessed.count(), self.guessed_count, "guesses not used are counted");
         assert_eq!(flight.count(), live, "the flight map has a bit for each piece in flight, and no other");

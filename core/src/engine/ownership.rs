@@ -50,8 +50,8 @@ pub(super) fn is_heaviest(own: NodeId, others: impl IntoIterator<Item = NodeId>,
 /// What a node weighs for a chunk; the heaviest owns it. Alike wherever it is computed.
 fn weight(node: NodeId, chunk: ChunkIndex) -> u64 {
     let [a, b, c, d, e, f, g, h, rest @ ..] = node.0;
-    let name = u64::from_le_bytes([a, b, c, d, e, f, g, h]) ^ u64::from_le_bytes(rest);
-    mix(mix(name).wrapping_add(chunk.get().into()))
+    let name = mix(mix(u64::from_le_bytes([a, b, c, d, e, f, g, h])).wrapping_add(u64::from_le_bytes(rest)));
+    mix(name.wrapping_add(chunk.get().into()))
 }
 
 #[cfg(test)]
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn nodes_that_know_the_same_nodes_agree_and_share_evenly() {
         let geometry = Geometry::new(4000 << 16, 16).unwrap();
-        let names: std::vec::Vec<NodeId> = (0..8u128).map(|index| NodeId(index.to_le_bytes())).collect();
+        let names: std::vec::Vec<NodeId> = (0..8).map(|index| NodeId([index; 16])).collect();
         let mut owned = [0; 8];
         for chunk in (0..4000).map(|number| geometry.chunk(number).unwrap()) {
             let owners = |name: &&NodeId| is_heaviest(**name, names.iter().copied(), chunk);

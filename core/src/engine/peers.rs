@@ -437,10 +437,17 @@ impl<'a> Peers<'a> {
 
     /// Whether the node `own`, of itself and the nodes it is linked with, weighs most for a chunk.
     pub(super) fn owns(&self, own: NodeId, chunk: ChunkIndex) -> bool {
-        self.ownership.of(chunk, || {
-            let names = self.open().filter(|(_, row)| row.role == Role::Node).map(|(_, row)| row.node);
-            ownership::is_heaviest(own, names, chunk)
-        })
+        self.ownership.of(chunk, || self.is_heaviest(own, chunk))
+    }
+
+    fn is_heaviest(&self, own: NodeId, chunk: ChunkIndex) -> bool {
+        let nodes = self.open().filter(|(_, row)| row.role == Role::Node);
+        ownership::is_heaviest(own, nodes.map(|(_, row)| row.node), chunk)
+    }
+
+    /// Panics unless what is kept of the chunk's owner is so.
+    pub(super) fn check_owner(&self, own: NodeId, chunk: ChunkIndex) {
+        assert_eq!(self.owns(own, chunk), self.is_heaviest(own, chunk), "what is kept of ownership is right");
     }
 
     /// The rows of seeds, a bit each, in this word.

@@ -1,13 +1,12 @@
 //! What is fetched before a guest wants it: a window of guesses, kept between looks, from which an order picks.
 //!
-//! *Invariants*: no guess in the window is started that is held, under way or touched. *Units*: microseconds.
+//! *Invariants*: no guess is started that is held or under way. *Units*: microseconds.
 //! *Bounds*: a look costs O(guesses); a forecast, which costs more, is made once in [`CHANGED_KEPT`] however often there is
 //! something new, or at once after what may have made guesses wrong or left none.
 
 use super::Engine;
 use super::stock::Stock;
-use crate::bitmap::Bits;
-use crate::policy::{ChunkView, FORECAST_MAX, Forecast, Guess, Order, Predictor, Selector, Supply, Throughput};
+use crate::policy::{FORECAST_MAX, Forecast, Guess, Order, Predictor, Selector, Supply, Throughput};
 use crate::time::{Duration, Instant};
 use crate::wire::Class;
 
@@ -118,10 +117,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
 
     /// Makes a new forecast if it is time to, or removes what is no longer missing.
     fn renew_window(&mut self, now: Instant) {
-        let held = Bits::new(self.own.held, self.geometry.piece_count());
-        let flight = Bits::new(self.own.flight, self.geometry.piece_count());
-        let touched = Bits::new(self.own.touched, self.geometry.piece_count());
-        let view = ChunkView::new(self.geometry, held, flight, touched);
+        let view = self.own.view(self.geometry);
         let window = &mut self.window;
         if now >= window.due() || now - window.made_at >= KEPT {
             let throughput = Throughput {
@@ -135,7 +131,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             window.was_full = window.guesses.is_full();
             (window.changed, window.stale, window.dirty, window.idle_at) = (false, false, false, None);
         } else if core::mem::take(&mut window.dirty) {
-            window.guesses.retain(|guess| view.misses(guess.chunk) && !view.is_touched(guess.chunk));
+            window.guesses.retain(|guess| view.misses(guess.chunk));
             window.idle_at = None;
         }
     }
@@ -174,11 +170,23 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     fn start_guessed(&mut self, now: Instant, guess: Guess) -> bool {
         let piece = self.geometry.chunk_piece(guess.chunk);
         let due = self.window.made_at + guess.due;
-        self.start(now, piece, Class::Prefetch, Instant::NEVER, None)
-            && self.transfers.last_of(piece).is_some_and(|index| {
-                self.transfers.change(index, |row| row.due = due);
-                true
-            })
+        if !self.start(now, piece, Class::Prefetch, Instant::NEVER, None) {
+            return false;
+        }
+        if let Some(index) = self.transfers.last_of(piece) {
+            self.transfers.change(index, |row| row.due = due);
+        }
+        true
+    }
+
+    /// Panics where the window or what is kept of ownership is wrong.
+    pub(super) fn check_window(&self) {
+        let view = self.own.view(self.geometry);
+        let is_current = !self.window.stale && !self.window.dirty;
+        for guess in &self.window.guesses {
+            assert!(!is_current || view.misses(guess.chunk), "what the window has is missing");
+            self.peers.check_owner(self.config.node, guess.chunk);
+        }
     }
 }
 
@@ -198,6 +206,32 @@ mod tests {
     use super::*;
     use crate::geometry::Geometry;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_forecast_is_made_at_once_after_a_surprise_and_a_little_later_after_a_change() {
+        let geometry = Geometry::new(512 << 16, 16).unwrap();
+        let guess = |number| Guess { chunk: geometry.chunk(number).unwrap(), probability: 1, due: Duration::ZERO };
+        let made_at = Instant::ZERO + Duration::from_millis(50);
+        let current = |guesses: u32| Window {
+            guesses: (0..guesses).map(guess).collect(),
+            made_at,
+            stale: false,
+            ..Window::new()
+        };
+        assert_eq!(Window::new().due(), Instant::ZERO, "there is none yet");
+        assert_eq!([current(9).due(), current(0).due()], [Instant::NEVER; 2], "nothing is new");
+        let after = |mut window: Window, note: fn(&mut Window)| {
+            note(&mut window);
+            window.due()
+        };
+        assert_eq!(after(current(9), Window::note_change), made_at + CHANGED_KEPT);
+        assert_eq!(after(current(0), Window::note_change), Instant::ZERO, "there is nothing left to pick from");
+        assert_eq!(after(current(9), Window::note_surprise), Instant::ZERO);
+        assert_eq!(after(current(9), Window::note_started), Instant::NEVER);
+        let short = Window { was_full: true, ..current(383) };
+        assert_eq!(short.due(), made_at + CHANGED_KEPT, "there was more than it has room for");
+        assert_eq!(Window { was_full: true, ..current(384) }.due(), Instant::NEVER);
+    }
 
     proptest! {
         /// Some guesses are tried in vain, one is started: what is left is the forecast without that one.

@@ -1,7 +1,7 @@
 //! Orders of prefetching.
 //!
 //! *Purpose*: nodes in lockstep that ask for the same chunk cannot trade; a diverse order makes each fetch something else
-//! from the seed and the rest from each other. *Bounds*: O(window); for owners also O(links) for each of its first chunks.
+//! from the seed and the rest from each other. *Bounds*: O(window) questions to the supply.
 
 use super::{Guess, Order, Supply};
 use crate::geometry::ChunkIndex;
@@ -47,8 +47,6 @@ impl Order for InOrder {
 /// Each chunk has an owner among the nodes, drawn by rendezvous hashing, who alone fetches it from a seed, the soonest first;
 /// all others wait until a node that they are linked with holds it. Of what nodes hold, half of the picks take the soonest,
 /// the others the rarest of what is near, so that nodes in lockstep have something to trade.
-///
-/// *Source* of the hashing: Thaler and Ravishankar, "Using name-based mappings to increase hit rates" (IEEE/ACM ToN 1998).
 #[derive(Debug, Default, Copy, Clone, PartialEq, Eq)]
 pub struct Owners {
     /// The soonest guess at the last pick, and since when it has been that.
@@ -59,7 +57,7 @@ pub struct Owners {
 const OWNER_PATIENCE: Duration = Duration::from_millis(300);
 /// So far ahead the soonest is looked for.
 const URGENT: usize = 64;
-/// So far ahead a chunk of its own is looked for: each look costs O(links).
+/// So far ahead a chunk of its own is looked for: what is later may still come from others.
 const OWN: usize = 128;
 /// So far ahead the rarest is looked for first.
 const NEAR: usize = 160;

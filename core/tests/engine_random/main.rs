@@ -11,11 +11,11 @@ use net::{config, storage};
 use swarmdisk_core::engine::{Action, Config, Engine, Fill, Footprint, Limits};
 use swarmdisk_core::format::profile::ProfileEntry;
 use swarmdisk_core::geometry::Geometry;
-use swarmdisk_core::policy::{ExpectedCompletion, Lesson, Live, Mixed, Profile, Sequential, WindowedRandom};
+use swarmdisk_core::policy::{ExpectedCompletion, Lesson, Live, Mixed, Owners, Profile, Sequential};
 use swarmdisk_core::time::Instant;
 use swarmdisk_core::wire::{HEAD_BYTES_MAX, Role};
 
-type RandomEngine = Engine<'static, Mixed<'static>, WindowedRandom, ExpectedCompletion>;
+type RandomEngine = Engine<'static, Mixed<'static>, Owners, ExpectedCompletion>;
 
 const CHUNKS: u32 = 600;
 /// Actions that can have piled up at one time, with tables as small as these.
@@ -50,7 +50,7 @@ fn engine(index: usize, role: Role, limits: Limits, change: impl FnOnce(&mut Con
     let profile = Some(Profile::new(entries.leak(), 20));
     let live = Some(Live::new(vec![Lesson::EMPTY; 40].leak(), 10));
     let policies =
-        (Mixed { profile, live, sequential: Some(Sequential::new(8)) }, WindowedRandom::default(), ExpectedCompletion);
+        (Mixed { profile, live, sequential: Some(Sequential::new(8)) }, Owners::default(), ExpectedCompletion);
     let storage = storage(Footprint::of(geometry, limits));
     Engine::new(Instant::ZERO, geometry, config, storage, policies).unwrap()
 }

@@ -3,6 +3,7 @@
 use crate::hand::*;
 use swarmdisk_core::engine::{Action, Event, Fill, Landing, PeerError, Verdict};
 use swarmdisk_core::ids::GuestId;
+use swarmdisk_core::policy::Owners;
 use swarmdisk_core::wire::{Busy, Class, Data, Frame, HEAD_BYTES_MAX, Hello, Redirect, Request, Role, Run};
 
 /// A node that holds all leaf pages, so that only chunks are asked for.
@@ -86,6 +87,18 @@ fn neighbours_are_asked_for_in_one_request() {
     hand.maps(peer, 0..PIECES);
     let runs: Vec<_> = hand.requests().iter().map(|(_, request)| (request.run.first, request.run.count)).collect();
     assert_eq!(runs, [(5, 4), (20, 1)]);
+}
+
+#[test]
+fn owners_fetch_what_others_own_as_soon_as_a_node_has_it() {
+    let mut hand = Hand::ordered(Owners::default(), &[5, 6], |_| {});
+    hand.keeps(CHUNKS..PIECES);
+    let peer = hand.link(1, Role::Node);
+    assert_eq!(hand.asks(), [], "nobody has anything");
+    hand.maps(peer, 6..7);
+    assert_eq!(hand.asks(), [(peer, 6)]);
+    hand.maps(peer, 5..7);
+    assert_eq!(hand.asks(), [(peer, 5)]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use swarmdisk_core::engine::{Action, Body, Config, Engine, Event, Footprint, Lan
 use swarmdisk_core::format::profile::ProfileEntry;
 use swarmdisk_core::geometry::{ChunkIndex, Geometry, PieceIndex};
 use swarmdisk_core::ids::{Address, GuestId, NodeId, PeerId, SlotId};
-use swarmdisk_core::policy::{ExpectedCompletion, InOrder, Lesson, Live, Mixed, Profile};
+use swarmdisk_core::policy::{ExpectedCompletion, InOrder, Lesson, Live, Mixed, Order, Profile};
 use swarmdisk_core::time::Instant;
 use swarmdisk_core::wire::{
     self, Class, Data, Decoded, Frame, HEAD_BYTES_MAX, Hello, Map, Pieces, Request, Role, Run, RunsEncoder,
@@ -15,7 +15,7 @@ use swarmdisk_core::wire::{
 pub const CHUNKS: u32 = 1024;
 pub const PIECES: u32 = CHUNKS + 4;
 
-pub type HandEngine = Engine<'static, Mixed<'static>, InOrder, ExpectedCompletion>;
+pub type HandEngine<O> = Engine<'static, Mixed<'static>, O, ExpectedCompletion>;
 
 /// What an engine wants done; frames decoded.
 #[derive(Debug, Copy, Clone, PartialEq)]
@@ -24,8 +24,8 @@ pub enum Out {
     Do(Action),
 }
 
-pub struct Hand {
-    pub engine: HandEngine,
+pub struct Hand<O: Order = InOrder> {
+    pub engine: HandEngine<O>,
     pub now: u64,
     pub geometry: Geometry,
 }
@@ -47,6 +47,20 @@ impl Hand {
 
     /// The same, with a profile of these chunks.
     pub fn guessing(chunks: &[u32], change: impl FnOnce(&mut Config)) -> Self {
+        Self::ordered(InOrder, chunks, change)
+    }
+
+    /// The same, that holds these pieces.
+    pub fn holding(pieces: std::ops::Range<u32>, change: impl FnOnce(&mut Config)) -> Self {
+        let mut hand = Self::new(change);
+        hand.keeps(pieces);
+        hand
+    }
+}
+
+impl<O: Order> Hand<O> {
+    /// The same with a profile, whose chunks are fetched in this order.
+    pub fn ordered(order: O, chunks: &[u32], change: impl FnOnce(&mut Config)) -> Self {
         let geometry = Geometry::new(u64::from(CHUNKS) << 16, 16).unwrap();
         let mut config = config(100, Role::Node, swarmdisk_core::engine::Limits::NODE);
         config.node = node_id(100);
@@ -56,17 +70,10 @@ impl Hand {
         let entries: Vec<_> = chunks.iter().map(entry).collect();
         let profile = (!entries.is_empty()).then(|| Profile::new(entries.leak(), 300));
         let live = Live::new(vec![Lesson::EMPTY; 2048].leak(), 300);
-        let policies = (Mixed { profile, live: Some(live), sequential: None }, InOrder, ExpectedCompletion);
+        let policies = (Mixed { profile, live: Some(live), sequential: None }, order, ExpectedCompletion);
         let storage = storage(Footprint::of(geometry, config.limits));
         let engine = Engine::new(Instant::ZERO, geometry, config, storage, policies).unwrap();
         Self { engine, now: 0, geometry }
-    }
-
-    /// The same, that holds these pieces.
-    pub fn holding(pieces: std::ops::Range<u32>, change: impl FnOnce(&mut Config)) -> Self {
-        let mut hand = Self::new(change);
-        hand.keeps(pieces);
-        hand
     }
 
     pub fn time(&self) -> Instant {
