@@ -5,6 +5,7 @@
 
 use crate::geometry::PieceIndex;
 use crate::time::Instant;
+use core::ops::Range;
 
 /// A piece that guests wait for; opaque to the caller.
 #[derive(Debug, Copy, Clone)]
@@ -39,6 +40,12 @@ impl<'a> Demands<'a> {
 
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Whether a piece of these is waited for.
+    pub(super) fn any_within(&self, pieces: &Range<u32>) -> bool {
+        let mut waited = self.rows[..self.len].iter().filter_map(|row| row.piece);
+        waited.any(|piece| pieces.contains(&piece.get()))
     }
 
     /// One more waits. False: the table is full.

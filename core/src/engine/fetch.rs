@@ -209,6 +209,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     pub(super) fn poll_requests(&mut self, now: Instant, head: &mut [u8]) -> Option<Action> {
         if self.look_for_work {
             self.look_for_work = false;
+            self.news_at = Instant::NEVER;
             // It is not known yet when time alone lets more be found: if time passes before that is, it is looked again.
             self.look_at = now + Duration::from_micros(1);
             self.take_back_guesses();
@@ -442,7 +443,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
 
     pub(super) fn is_held_by_node(&self, piece: PieceIndex) -> bool {
         match self.geometry.kind(piece) {
-            Piece::Chunk(chunk) => self.stock().is_held(chunk),
+            Piece::Chunk(chunk) => self.peers.node_holders(chunk) > 0,
             Piece::Leaf(_) => false,
         }
     }
@@ -473,7 +474,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
 
     /// When there will be something to do about fetches.
     pub(super) fn fetch_deadline(&mut self, now: Instant) -> Instant {
-        let mut next = self.hints.next_expiry(now).min(self.transfers.earliest_timeout());
+        let mut next = self.hints.next_expiry(now).min(self.transfers.earliest_timeout()).min(self.news_at);
         let mut from = 0;
         while let Some(index) = self.transfers.next_of(from, Class::Demand, HEDGED) {
             from = index + 1;

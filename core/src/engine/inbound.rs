@@ -13,12 +13,17 @@ use crate::time::{Duration, Instant};
 use crate::wire::{
     self, BlobRange, Class, Data, Decoded, Farewell, Frame, Hello, Map, Redirect, Role, Run, Touched, WireError,
 };
+use core::ops::Range;
 use serde::{Deserialize, Serialize};
 
 /// Longest pause that a peer's Busy is allowed to ask for.
 const BUSY_MAX: Duration = Duration::from_secs(5);
 /// Shortest, so that two nodes cannot chase each other.
 const BUSY_MIN: Duration = Duration::from_millis(2);
+
+/// How long it may take until nodes' news of what no guest waits for is acted on: each tells each, so that looking at once
+/// would cost more than all else.
+const NEWS_KEPT: Duration = Duration::from_micros(500);
 
 /// What [`Engine::receive`] made of the bytes.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
@@ -145,8 +150,8 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         let peer = self.peers.id(index);
         match frame {
             Frame::Map(map) => self.on_map(index, map),
-            Frame::Have(pieces) => self.on_pieces(index, pieces.runs, true),
-            Frame::Lost(pieces) => self.on_pieces(index, pieces.runs, false),
+            Frame::Have(pieces) => self.on_have(now, index, pieces.runs),
+            Frame::Lost(pieces) => self.on_pieces(index, pieces.runs, false, |_, _| {}),
             Frame::Request(request) => self.on_request(now, index, request),
             Frame::Cancel(run) => self.on_cancel(index, *run),
             Frame::Busy(busy) => {
@@ -210,10 +215,27 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         Ok(())
     }
 
-    fn on_pieces(&mut self, index: usize, runs: &[u8], held: bool) -> Result<(), PeerError> {
+    fn on_have(&mut self, now: Instant, index: usize, runs: &[u8]) -> Result<(), PeerError> {
+        self.on_pieces(index, runs, true, |engine, pieces| {
+            if engine.demands.any_within(&pieces) {
+                engine.look_for_work = true;
+            } else if engine.held().next(pieces.start, false).is_some_and(|missing| missing < pieces.end) {
+                engine.news_at = engine.news_at.min(now + NEWS_KEPT);
+            }
+        })
+    }
+
+    fn on_pieces(
+        &mut self,
+        index: usize,
+        runs: &[u8],
+        held: bool,
+        mut also: impl FnMut(&mut Self, Range<u32>),
+    ) -> Result<(), PeerError> {
         for run in wire::decode_runs(runs, 0, self.geometry.piece_count()) {
             let (first, count) = run.map_err(PeerError::Malformed)?;
             self.peers.note_pieces(index, first, count, held);
+            also(self, first..first + count);
         }
         Ok(())
     }
@@ -310,13 +332,13 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
 /// Whether a frame may be what a fetch has waited for.
 fn may_start_fetches(frame: &Frame<'_>) -> bool {
     match frame {
-        Frame::Hello(_) | Frame::Map(_) | Frame::Have(_) | Frame::Lost(_) | Frame::Data(_) => true,
+        Frame::Hello(_) | Frame::Map(_) | Frame::Lost(_) | Frame::Data(_) => true,
         Frame::Busy(_) | Frame::Refuse(_) | Frame::Redirect(_) | Frame::Bye(_) => true,
         // It may tell that no late body comes any more.
         Frame::Pong(_) => true,
         Frame::Request(_) | Frame::Cancel(_) | Frame::Peers(_) | Frame::Ping(_) => false,
         Frame::Offer(_) | Frame::Blob(_) | Frame::BlobRequest(_) | Frame::BlobRefuse(_) => false,
-        // What it teaches says whether there is more to fetch.
-        Frame::Touched(_) | Frame::Unknown(_) => false,
+        // What it tells says whether there is more to fetch.
+        Frame::Have(_) | Frame::Touched(_) | Frame::Unknown(_) => false,
     }
 }

@@ -17,6 +17,7 @@
 
 mod agenda;
 mod announce;
+mod census;
 mod config;
 mod contacts;
 mod demands;
@@ -142,6 +143,8 @@ pub struct Engine<'a, P, O, S> {
     paused_until: Instant,
     /// Whether something has happened since fetches were last looked for.
     look_for_work: bool,
+    /// When it is looked again because of what nodes have told.
+    news_at: Instant,
     /// Before then, `poll` has nothing to do unless something happens.
     quiet_until: Instant,
     /// From then on there may be fetches to start even if nothing has happened.
@@ -212,6 +215,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             leaves_paused_until: Instant::ZERO,
             paused_until: Instant::ZERO,
             look_for_work: true,
+            news_at: Instant::NEVER,
             quiet_until: Instant::ZERO,
             look_at: Instant::NEVER,
             config,
@@ -269,7 +273,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         }
         self.peers.settle(now, self.contacts.version());
         self.give_up(now);
-        self.look_for_work |= now >= self.look_at;
+        self.look_for_work |= now >= self.look_at.min(self.news_at);
         let action = self
             .poll_bodies()
             .or_else(|| self.poll_links(now, head))

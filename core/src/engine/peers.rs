@@ -6,6 +6,7 @@
 //! only to take one, to find a node by its name, and when changes or contacts are to be told.
 
 use super::agenda::{Agenda, Tournament};
+use super::census::Census;
 use super::config::{Limits, Tuning};
 use super::holders::Holders;
 use super::ownership::{self, Ownership};
@@ -31,6 +32,7 @@ pub(super) struct Peers<'a> {
     sets: Sets<'a>,
     agendas: Agendas<'a>,
     ownership: Ownership,
+    census: Census,
     /// Another number whenever a node has come or gone, or what one is known to hold has changed.
     supply: u32,
 }
@@ -154,6 +156,7 @@ impl<'a> Peers<'a> {
             sets: Sets { open, seeds, demand, bulk },
             agendas: Agendas { news, blobs, silence, stalls, reviews, turns, turns_full },
             ownership: Ownership::new(),
+            census: Census::new(),
             supply: 0,
         }
     }
@@ -210,6 +213,7 @@ impl<'a> Peers<'a> {
         }
         if was_node != (self.open_nodes(index / 64) >> (index % 64) & 1 == 1) {
             self.ownership.forget();
+            self.census.forget();
             self.supply = self.supply.wrapping_add(1);
         }
         let Agendas { news, blobs, silence, stalls, .. } = &mut self.agendas;
@@ -362,6 +366,9 @@ impl<'a> Peers<'a> {
         let changed = self.holders.assign(index, first, count, held);
         row.pieces = if held { row.pieces + changed } else { row.pieces - changed };
         self.supply = self.supply.wrapping_add(changed);
+        if changed > 0 {
+            self.census.forget_run(first, count);
+        }
     }
 
     /// What has changed is to be announced to all by then.
@@ -435,6 +442,16 @@ impl<'a> Peers<'a> {
         self.supply
     }
 
+    /// How many linked nodes hold a chunk, seeds not counted.
+    pub(super) fn node_holders(&self, chunk: ChunkIndex) -> u16 {
+        self.census.of(chunk, || self.count_node_holders(chunk))
+    }
+
+    fn count_node_holders(&self, chunk: ChunkIndex) -> u16 {
+        let holders = |word| self.holders.of_piece(chunk.get(), word) & self.open_nodes(word);
+        (0..self.row_words()).map(|word| holders(word).count_ones() as u16).sum()
+    }
+
     /// Whether the node `own`, of itself and the nodes it is linked with, weighs most for a chunk.
     pub(super) fn owns(&self, own: NodeId, chunk: ChunkIndex) -> bool {
         self.ownership.of(chunk, || self.is_heaviest(own, chunk))
@@ -445,8 +462,9 @@ impl<'a> Peers<'a> {
         ownership::is_heaviest(own, nodes.map(|(_, row)| row.node), chunk)
     }
 
-    /// Panics unless what is kept of the chunk's owner is so.
-    pub(super) fn check_owner(&self, own: NodeId, chunk: ChunkIndex) {
+    /// Panics unless what is kept of the chunk's owner and holders is so.
+    pub(super) fn check_chunk(&self, own: NodeId, chunk: ChunkIndex) {
+        assert_eq!(self.node_holders(chunk), self.count_node_holders(chunk), "what is kept of holders is right");
         assert_eq!(self.owns(own, chunk), self.is_heaviest(own, chunk), "what is kept of ownership is right");
     }
 

@@ -179,13 +179,13 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         true
     }
 
-    /// Panics where the window or what is kept of ownership is wrong.
+    /// Panics where the window or what is kept of its chunks is wrong.
     pub(super) fn check_window(&self) {
         let view = self.own.view(self.geometry);
         let is_current = !self.window.stale && !self.window.dirty;
         for guess in &self.window.guesses {
             assert!(!is_current || view.misses(guess.chunk), "what the window has is missing");
-            self.peers.check_owner(self.config.node, guess.chunk);
+            self.peers.check_chunk(self.config.node, guess.chunk);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The links as an order of prefetching sees them: who has what, and whose turn it is to ask a seed.
 //!
-//! *Bounds*: O(links / 64) a call, mostly.
+//! *Bounds*: O(1) a call for what is kept, else O(links).
 
 use super::peers::Peers;
 use crate::geometry::ChunkIndex;
@@ -16,20 +16,9 @@ pub(super) struct Stock<'a, 'b> {
     pub(super) has_room: bool,
 }
 
-impl Stock<'_, '_> {
-    fn node_holders(&self, chunk: ChunkIndex, word: usize) -> u64 {
-        self.peers.holders.of_piece(chunk.get(), word) & self.peers.open_nodes(word)
-    }
-
-    /// Whether a linked node, seeds not counted, holds the chunk.
-    pub(super) fn is_held(&self, chunk: ChunkIndex) -> bool {
-        (0..self.peers.row_words()).any(|word| self.node_holders(chunk, word) != 0)
-    }
-}
-
 impl Supply for Stock<'_, '_> {
     fn holders(&self, chunk: ChunkIndex) -> u16 {
-        (0..self.peers.row_words()).map(|word| self.node_holders(chunk, word).count_ones() as u16).sum()
+        self.peers.node_holders(chunk)
     }
 
     fn has_room(&self) -> bool {
