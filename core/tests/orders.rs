@@ -26,6 +26,10 @@ impl Supply for Multiples {
         if chunk.get().is_multiple_of(self.held) { u16::MAX } else { 0 }
     }
 
+    fn can_ask(&self, chunk: ChunkIndex) -> bool {
+        self.holders(chunk) > 0
+    }
+
     fn has_room(&self) -> bool {
         true
     }

@@ -26,15 +26,17 @@ impl Census {
         self.rows.iter().for_each(|row| row.set(NOTHING));
     }
 
-    /// One node more or less may hold these pieces.
-    pub(super) fn forget_run(&self, first: u32, count: u32) {
+    /// A node holds these pieces that it did not hold, or the other way round; `changed` of them, it is not known which.
+    pub(super) fn note(&self, first: u32, count: u32, changed: u32, held: bool) {
         if count as usize >= KEPT {
             return self.forget();
         }
         for piece in first..first.saturating_add(count) {
             let row = &self.rows[piece as usize % KEPT];
-            if row.get() >> 16 == u64::from(piece) {
-                row.set(NOTHING);
+            match row.get() {
+                kept if kept >> 16 != u64::from(piece) => {}
+                kept if changed == count => row.set(if held { kept + 1 } else { kept - 1 }),
+                _ => row.set(NOTHING),
             }
         }
     }
@@ -55,18 +57,22 @@ mod tests {
     use crate::geometry::Geometry;
 
     #[test]
-    fn a_count_is_kept_until_it_may_be_another() {
+    fn a_count_follows_the_news_or_is_counted_anew() {
         let geometry = Geometry::new(4000 << 16, 16).unwrap();
         let [chunk, other] = [5, 5 + KEPT as u32].map(|number| geometry.chunk(number).unwrap());
         let census = Census::new();
         let kept = || unreachable!("it is kept");
         assert_eq!(census.of(chunk, || 3), 3);
-        census.forget_run(6, 9);
-        census.forget_run(other.get(), 1);
+        census.note(6, 9, 9, true);
+        census.note(other.get(), 1, 1, true);
         assert_eq!(census.of(chunk, kept), 3, "others' counts have changed");
-        census.forget_run(4, 2);
-        assert_eq!(census.of(chunk, || 4), 4);
-        census.forget_run(0, KEPT as u32);
+        census.note(4, 2, 2, true);
+        assert_eq!(census.of(chunk, kept), 4, "one more");
+        census.note(5, 1, 1, false);
+        assert_eq!(census.of(chunk, kept), 3, "one less");
+        census.note(4, 2, 1, true);
+        assert_eq!(census.of(chunk, || 4), 4, "one of two is news");
+        census.note(0, KEPT as u32, 1, true);
         assert_eq!(census.of(chunk, || 5), 5, "a long run");
         census.forget();
         assert_eq!(census.of(chunk, || 6), 6);

@@ -366,8 +366,8 @@ impl<'a> Peers<'a> {
         let changed = self.holders.assign(index, first, count, held);
         row.pieces = if held { row.pieces + changed } else { row.pieces - changed };
         self.supply = self.supply.wrapping_add(changed);
-        if changed > 0 {
-            self.census.forget_run(first, count);
+        if changed > 0 && self.rows[index].is_open() && self.rows[index].role == Role::Node {
+            self.census.note(first, count, changed, held);
         }
     }
 

@@ -21,6 +21,13 @@ impl Supply for Stock<'_, '_> {
         self.peers.node_holders(chunk)
     }
 
+    fn can_ask(&self, chunk: ChunkIndex) -> bool {
+        self.peers.node_holders(chunk) > 0
+            && (0..self.peers.row_words()).any(|word| {
+                self.peers.holders.of_piece(chunk.get(), word) & self.peers.askable(Class::Prefetch, word, false) != 0
+            })
+    }
+
     fn has_room(&self) -> bool {
         self.has_room
     }

@@ -91,16 +91,15 @@ impl Order for Owners {
             return None;
         }
         if rng.below(2) == 0
-            && let Some(urgent) = window.iter().take(URGENT).position(|guess| supply.holders(guess.chunk) > 0)
+            && let Some(urgent) = window.iter().take(URGENT).position(|guess| supply.can_ask(guess.chunk))
         {
             return Some(urgent);
         }
         let near = window.len().min(NEAR);
         let start = rng.below(near as u32) as usize;
         let rarest = |places: &mut dyn Iterator<Item = usize>| {
-            let held =
-                places.map(|index| (supply.holders(window[index].chunk), index)).filter(|(holders, _)| *holders > 0);
-            held.min_by_key(|(holders, _)| *holders).map(|(_, index)| index)
+            let held = places.filter(|index| supply.can_ask(window[*index].chunk));
+            held.min_by_key(|index| supply.holders(window[*index].chunk))
         };
         rarest(&mut (start..near).chain(0..start)).or_else(|| rarest(&mut (near..window.len())))
     }
