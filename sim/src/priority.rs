@@ -166,7 +166,7 @@ fn scenario(case: &Case) -> Scenario {
     };
     let workload = |name: &str, chunks, think| Workload { name: name.into(), chunks, think, ..Workload::default() };
     let gone = Fault {
-        what: FaultKind::SeedOutage,
+        what: FaultKind::SeedKill,
         at: Span(MEASURED_FROM.0 - 200_000_000),
         span: None,
         node: None,

@@ -9,7 +9,7 @@
 //! | module | decides |
 //! |---|---|
 //! | `fetch` | what to ask of whom: demand, then prefetch, then fill; hedging; giving up |
-//! | `serve` | whom to answer next, and how |
+//! | `serve`, `giveway` | whom to answer next, and how |
 //! | `links` | whom to link with, and what each peer is to be told |
 //! | `inbound` | what a peer's frames mean |
 //! | `peer`, `peers`, `transfers`, `uploads`, `demands`, `contacts`, `hints`, `holders`, `announce`, `touchlog` | the tables |
@@ -22,6 +22,7 @@ mod contacts;
 mod demands;
 mod event;
 mod fetch;
+mod giveway;
 mod guesses;
 mod hints;
 mod holders;
@@ -60,6 +61,7 @@ use crate::wire::Class;
 use announce::Changes;
 use contacts::Contacts;
 use demands::Demands;
+use giveway::GiveWay;
 use hints::Hints;
 use meter::Meter;
 use peers::Peers;
@@ -131,6 +133,7 @@ pub struct Engine<'a, P, O, S> {
     /// What all links together take and bring.
     up: Meter,
     down: Meter,
+    give_way: GiveWay,
     /// Mean payload of the chunks received so far, in bytes.
     mean_bytes: u32,
     fill_next: u32,
@@ -206,6 +209,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             beliefs: 0,
             up: Meter::new(now),
             down: Meter::new(now),
+            give_way: GiveWay::new(now),
             mean_bytes: geometry.chunk_bytes() / 3,
             fill_at: now,
             store_full_until: Instant::ZERO,
@@ -249,6 +253,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             Event::PeerClosed { peer } => self.drop_peer(now, peer),
             Event::PeerWritable { peer, bytes } => {
                 self.up.note(now, bytes);
+                self.give_way.note_sent(now, bytes);
                 let known = self.peers.sent(now, peer, bytes);
                 self.count_stale(known);
             }

@@ -31,6 +31,9 @@ const SPREAD: Duration = Duration::from_secs(10);
 impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     /// A peer asks for pieces, or more urgently for some that it has asked for.
     pub(super) fn on_request(&mut self, now: Instant, index: usize, request: &Request) -> Result<(), PeerError> {
+        if request.class == Class::Demand {
+            self.give_way.note_demand(now);
+        }
         for number in self.check_run(request.run)? {
             let Some(piece) = self.geometry.piece(number) else { return Err(PeerError::OutOfRange) };
             let known = self.uploads.of_peer(index).find(|(_, row)| row.piece == number).map(|(row, _)| row);
@@ -210,9 +213,31 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         }
         let full = self.uplink_full();
         let (_, row) = self.turn(self.peers.next_turn(full)?, full)?;
+        if self.waits_until(now, row) > now {
+            return None;
+        }
         match self.uploads.at(row).answer {
             Answer::Loaded(bytes) => self.send_piece(now, row, bytes, head),
             _ => self.load(row),
+        }
+    }
+
+    /// Until when a request that it would be the turn of waits all the same.
+    fn waits_until(&self, now: Instant, row: usize) -> Instant {
+        self.give_way.waits_until(now, self.uploads.at(row).class, self.peers.sums().moving_bytes)
+    }
+
+    /// When the next request can be served that waits now though the uplink has room.
+    pub(super) fn serve_deadline(&self, now: Instant) -> Instant {
+        let full = self.uplink_full();
+        let Some((_, row)) = self.peers.next_turn(full).and_then(|index| self.turn(index, full)) else {
+            return Instant::NEVER;
+        };
+        match self.waits_until(now, row) {
+            // What is handed over no longer counts once its link is found to stall.
+            Instant::NEVER => self.peers.deadline(true),
+            at if at > now => at,
+            _ => Instant::NEVER,
         }
     }
 
@@ -264,9 +289,10 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     }
 
     fn send_piece(&mut self, now: Instant, row: usize, bytes: u32, head: &mut [u8]) -> Option<Action> {
-        let number = self.uploads.at(row).piece;
+        let Upload { piece: number, class, .. } = *self.uploads.at(row);
         let piece = self.geometry.piece(number)?;
         let index = self.uploads.peer_index(row);
+        self.give_way.note_body(now, class, bytes);
         self.free_upload(row);
         self.peers.change(index, |row| row.last_served = now);
         self.stats.uploaded_bytes += u64::from(bytes);
