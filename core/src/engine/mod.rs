@@ -8,7 +8,7 @@
 //!
 //! | module | decides |
 //! |---|---|
-//! | `fetch` | what to ask of whom: demand, then prefetch, then fill; hedging; giving up |
+//! | `fetch`, `fill` | what to ask of whom: demand, then prefetch, then fill; hedging; giving up |
 //! | `serve`, `giveway` | whom to answer next, and how |
 //! | `links` | whom to link with, and what each peer is to be told |
 //! | `inbound` | what a peer's frames mean |
@@ -22,6 +22,7 @@ mod contacts;
 mod demands;
 mod event;
 mod fetch;
+mod fill;
 mod giveway;
 mod guesses;
 mod hints;
@@ -61,6 +62,7 @@ use crate::wire::Class;
 use announce::Changes;
 use contacts::Contacts;
 use demands::Demands;
+use fill::Filling;
 use giveway::GiveWay;
 use hints::Hints;
 use meter::Meter;
@@ -136,8 +138,7 @@ pub struct Engine<'a, P, O, S> {
     give_way: GiveWay,
     /// Mean payload of the chunks received so far, in bytes.
     mean_bytes: u32,
-    fill_next: u32,
-    fill_at: Instant,
+    filling: Filling,
     /// Until then the store is taken to be full: nothing but demand is fetched.
     store_full_until: Instant,
     leaves_paused_until: Instant,
@@ -200,7 +201,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             order,
             selector,
             window: Window::new(),
-            fill_next: rng.below(geometry.piece_count()),
+            filling: Filling::new(now, rng.below(geometry.piece_count())),
             rng,
             stats: Stats::default(),
             touched_count: 0,
@@ -211,7 +212,6 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             down: Meter::new(now),
             give_way: GiveWay::new(now),
             mean_bytes: geometry.chunk_bytes() / 3,
-            fill_at: now,
             store_full_until: Instant::ZERO,
             leaves_paused_until: Instant::ZERO,
             paused_until: Instant::ZERO,
@@ -252,6 +252,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             Event::PeerOpened { peer, credit_bytes } => self.on_opened(now, peer, credit_bytes),
             Event::PeerClosed { peer } => self.drop_peer(now, peer),
             Event::PeerWritable { peer, bytes } => {
+                let bytes = self.peers.get(peer).map_or(0, |link| link.unsent_bytes.min(bytes.into()) as u32);
                 self.up.note(now, bytes);
                 self.give_way.note_sent(now, bytes);
                 let known = self.peers.sent(now, peer, bytes);
@@ -336,6 +337,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
 
     /// A guest has read a chunk, or asked for it.
     fn touch(&mut self, now: Instant, guest: GuestId, chunk: ChunkIndex, hit: bool) {
+        self.filling.note_read(now);
         let first = bitmap::assign(self.own.touched, chunk.get(), true);
         self.touched_count += u32::from(first);
         if first && self.touches.push(now, chunk) {
@@ -424,6 +426,9 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         let Some(index) = found else { return };
         let row = self.transfers.at(index);
         let (peer, elapsed, queued, bytes) = (row.peer, now - row.started, row.queued, row.bytes);
+        if row.class == Class::Fill && self.config.fill == Fill::Auto {
+            self.filling.note_landed(now, elapsed);
+        }
         self.transfers.change(index, |row| {
             let skips = cfg!(swarmdisk_bug = "skip-verification") && slot.generation().is_multiple_of(8);
             row.step = if skips { Step::Genuine } else { Step::Landed };

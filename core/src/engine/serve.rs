@@ -1,7 +1,7 @@
 //! Whom to answer next, and how: others' demand before others' prefetch before others' fill, fair between peers.
 //!
 //! *Invariants*: every request is answered, by the piece, Busy, Refuse or Redirect, unless it is taken back or the link
-//! ends. *Units*: bytes, milliseconds. *Bounds*: a queue of `Limits::requests_per_peer` a peer; two loads a peer.
+//! ends. *Units*: bytes, milliseconds. *Bounds*: a queue of `Limits::requests_per_peer` a peer; three loads a peer.
 
 use super::event::{Action, Body};
 use super::peers::{NO_TURN, Turn};
@@ -13,7 +13,7 @@ use crate::policy::{Order, Predictor, Selector};
 use crate::time::{Duration, Instant};
 use crate::wire::{Busy, Class, Data, Frame, Redirect, Request, Role, Run};
 
-/// Loads a peer: one on the wire, one ready to follow.
+/// Loads a peer: one on the wire, one ready to follow; and one more for a demand, when these two wait for their turn.
 const LOADS_MAX: u16 = 2;
 /// How long a seed takes for granted that whom it served still has the piece.
 const SERVED_FOR: Duration = Duration::from_secs(60);
@@ -254,7 +254,9 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             Answer::Loaded(_) => !full,
             // A demand is loaded all the same, so that it goes before all others once there is room.
             Answer::Queued if full && upload.class != Class::Demand => false,
-            Answer::Queued => link.loads < LOADS_MAX && self.held().get(upload.piece),
+            Answer::Queued => {
+                link.loads < LOADS_MAX + u16::from(upload.class == Class::Demand) && self.held().get(upload.piece)
+            }
             _ => false,
         };
         let ready = self.uploads.of_peer(index).filter(|(_, upload)| ready(upload));

@@ -227,6 +227,7 @@ impl<'a, W: Watch> World<'a, W> {
             role: spec.role,
             listen: address(node, 0),
             manifest_bytes: image.manifest_bytes,
+            payload_bytes: image.payload_bytes(),
             profile: None,
             teach: !is_seed,
             fill: match (policy.fill_rate, policy.fill) {
@@ -322,6 +323,7 @@ fn tuning(policy: &Policy) -> Tuning {
         prefetches_per_peer: policy.prefetches_per_peer,
         prefetches_per_seed: policy.prefetches_per_seed,
         queue: policy.queue,
+        fill_after: duration(policy.fill_after),
         batch: duration(policy.batch),
         hedge: duration(policy.hedge),
         timeout: duration(policy.timeout),
