@@ -36,7 +36,9 @@ fn compare(uploader: Uploader, mbit: u64, rtt: Span) -> Result<(), SetupError> {
     {
         let measured = if fetchers == 0 { alone.clone() } else { measure(&case(bulk, fetchers))? };
         let what = if fetchers == 0 { "none".into() } else { format!("{fetchers} {bulk:?}").to_lowercase() };
-        let of = |measured: &Measured| [measured.mean(), measured.percentile(50), measured.percentile(99)].map(|nanos| nanos as f64 / 1e6);
+        let of = |measured: &Measured| {
+            [measured.mean(), measured.percentile(50), measured.percentile(99)].map(|nanos| nanos as f64 / 1e6)
+        };
         let ([mean, p50, p99], base) = (of(&measured), of(&alone));
         println!(
             "{:>8} {mbit:>6} {:>8} {what:>12} {mean:>9.2} {p50:>6.2} {p99:>7.2} {:>11.2} {:>5.2} {:>6.2} {:>10.2}",

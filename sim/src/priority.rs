@@ -8,7 +8,7 @@
 use crate::model::{Setup, SetupError, SimEngine};
 use crate::network::Nanos;
 use crate::scenario::{
-    Fault, FaultKind, Factor, Group, Network, Policy, Prefetch, Rate, Scenario, Seeds, Share, Span, Workload,
+    Factor, Fault, FaultKind, Group, Network, Policy, Prefetch, Rate, Scenario, Seeds, Share, Span, Workload,
 };
 use crate::world::{Observation, Watch, World};
 use bumpalo::Bump;
@@ -146,14 +146,10 @@ fn scenario(case: &Case) -> Scenario {
     let at = Group { up: case.rate, down: case.rate, ..Group::default() };
     let off = Policy { prefetch: Prefetch::Off, ..Policy::default() };
     let named = |name: &str| Some(name.to_owned());
-    let holder = Group { count: 1, held: Share(1_000_000), workload: named("all"), policy: Some(off.clone()), ..at.clone() };
-    let guest = Group {
-        count: 1,
-        delay: GUEST_STARTS,
-        workload: named("misses"),
-        policy: Some(off.clone()),
-        ..at.clone()
-    };
+    let holder =
+        Group { count: 1, held: Share(1_000_000), workload: named("all"), policy: Some(off.clone()), ..at.clone() };
+    let guest =
+        Group { count: 1, delay: GUEST_STARTS, workload: named("misses"), policy: Some(off.clone()), ..at.clone() };
     let policy = match case.bulk {
         Bulk::Fill => Policy { fill_rate: Some(Rate(u64::MAX / 1_000_000)), ..off },
         Bulk::Prefetch => Policy { prefetch: Prefetch::Profile, window: FORESEEN, ..off },

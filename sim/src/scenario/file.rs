@@ -245,10 +245,7 @@ fn check_policy(policy: &Policy) -> Result<(), (&'static str, String)> {
         return Err(("transfers", "a node must be able to fetch something; 1 is the least".into()));
     }
     if policy.requests_per_peer == 0 {
-        return Err((
-            "policy.requests-per-peer",
-            "a peer must be able to ask for something; 1 is the least".into(),
-        ));
+        return Err(("policy.requests-per-peer", "a peer must be able to ask for something; 1 is the least".into()));
     }
     Ok(())
 }
