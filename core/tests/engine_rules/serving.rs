@@ -309,12 +309,12 @@ fn fills_take_a_small_part_of_the_uplink_while_guests_of_others_wait_now_and_the
     let sent = sent_over(&mut hand, &peers, 900_000);
     let gaps: Vec<u64> = sent.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
     // It has seen six bodies leave within 100 ms: one takes 16.7 ms.
-    assert!(sent.len() >= 4 && gaps.iter().all(|gap| *gap >= 8 * 16_600), "{sent:?}");
+    assert!(sent.len() >= 3 && gaps.iter().all(|gap| *gap >= 12 * 16_600), "{sent:?}");
     hand.is_asked(peers[1], 101, 2, Class::Demand).unwrap();
     assert_eq!(serve(&mut hand), [(peers[1], 101), (peers[1], 102)], "demand is never held back");
     writable(&mut hand, &peers);
     hand.wait_micros(1_000_000);
-    assert_eq!(serve(&mut hand).len(), 2, "no guest has waited for a second: all that is left, at once");
+    assert_eq!(serve(&mut hand).len(), 4, "no guest has waited for a second: all that is left, at once");
 }
 
 #[test]
