@@ -131,6 +131,7 @@ fn config() -> Config {
         role: Role::Node,
         listen: Address::NONE,
         manifest_bytes: 0,
+        payload_bytes: 0,
         profile: None,
         teach: true,
         fill: Fill::Auto,

@@ -190,6 +190,7 @@ fn setup() -> Setup {
         role: Role::Node,
         listen: Address { ip: [1; 16], port: 7000 },
         manifest_bytes: 84,
+        payload_bytes: 3000,
         profile: Some(Offered { digest: IMAGE, bytes: 300 }),
         teach: true,
         fill: Fill::Rate(1_000_000),
@@ -211,8 +212,8 @@ fn setup() -> Setup {
 fn recording() {
     let expected = bytes(
         "53 57 41 52 4d 52 45 43   # magic: SWARMREC
-         02 00 00 00               # version 2
-         ab 00                     # 171 bytes follow, and a CRC32
+         03 00 00 00               # version 3
+         b2 00                     # 178 bytes follow, and a CRC32
          00                        # what the engine is made of
          0a                        # when: 10 µs
          f0 93 09 10               # image: 150,000 bytes in chunks of 2^16 bytes
@@ -224,13 +225,14 @@ fn recording() {
          00                        # role: node
          01 01 01 01 01 01 01 01 01 01 01 01 01 01 01 01 d8 36   # listens at port 7000
          54                        # the manifest's length: 84
+         b8 17                     # payloads of 3,000 bytes
          01 {image} ac 02          # offers a profile: hash; 300 bytes
          01                        # seeds that learn are told
          02 c0 84 3d               # fill: at 1,000,000 bytes a second
          05                        # seed
          80 80 80 02               # at most 4 MiB not sent
          20 04 04                  # 32 prefetches, 4 a peer, 4 a seed
-         04 08                     # 4 fills, a queue of 8
+         04 80 8c 8d 9e 02 08      # 4 fills; by themselves after 600 s; a queue of 8
          d0 86 03                  # batch: 50 ms
          e0 a7 12                  # hedge: 300 ms
          80 ad e2 04               # timeout: 10 s
@@ -242,7 +244,7 @@ fn recording() {
          01 80 40 ac 02            # live learning of 8192 chunks, 300 ahead
          00                        # no sequential readers
          00 00                     # owners; expected completion
-         b4 cc 08 7f               # CRC32 from the length on
+         bf 82 f4 75               # CRC32 from the length on
          14 00                     # 20 bytes
          01 02 ac 02 ff            # an entry of the profile: chunk 2, at 300 ms, in all runs of the first group
          {zeros 15}                # and in none of the others

@@ -42,8 +42,9 @@ impl Fixture {
         Self::of(|raw| write_random(raw, bytes, seed))
     }
 
+    /// Packs the image that `write` writes.
     #[track_caller]
-    fn of(write: impl FnOnce(&Path)) -> Self {
+    pub fn of(write: impl FnOnce(&Path)) -> Self {
         let folder = folder();
         let (raw, swarm) = (folder.path().join("disk.raw"), folder.path().join("disk.swarm"));
         write(&raw);

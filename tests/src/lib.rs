@@ -8,6 +8,7 @@ pub mod fixture;
 pub mod images;
 pub mod netlab;
 pub mod output;
+pub mod priority;
 pub mod process;
 pub mod qemu;
 pub mod reality;

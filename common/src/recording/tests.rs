@@ -48,6 +48,7 @@ fn setup() -> Setup {
         role: Role::Node,
         listen: Address::NONE,
         manifest_bytes: 1000,
+        payload_bytes: 0,
         profile: None,
         teach: true,
         fill: Fill::Rate(50_000_000),

@@ -177,7 +177,8 @@ pub enum Fill {
     /// Never.
     #[default]
     Off,
-    /// Once guests have touched 30 % of the chunks.
+    /// Once guests have touched 30 % of what is in the image, or have been reading for [`Tuning::fill_after`]; then while
+    /// nothing else is fetched, and with at most half of what the network gives.
     Auto,
     /// At most this many bytes a second, from the start.
     Rate(u64),
@@ -198,6 +199,8 @@ pub struct Config {
     pub listen: Address,
     /// Size of the manifest in bytes.
     pub manifest_bytes: u32,
+    /// Payloads of the image's chunks together, in bytes; 0: not known.
+    pub payload_bytes: u64,
     /// A profile that it offers.
     pub profile: Option<Offered>,
     /// A node: whether seeds that learn are told what its guests touch. A seed: whether it learns.
@@ -224,6 +227,8 @@ pub struct Tuning {
     pub prefetches_per_seed: u16,
     /// Fills in flight at a time.
     pub fills: u16,
+    /// How long after the first read of a guest `Fill::Auto` begins, however little has been read.
+    pub fill_after: Duration,
     /// Requests waiting at a node above which prefetches are answered Busy.
     pub queue: u16,
     /// How long changes of what is held are gathered before they are announced.
@@ -244,12 +249,14 @@ pub struct Tuning {
 
 impl Tuning {
     /// Of 100 simulated nodes on 100 Mbit/s links: 32 in flight (16 are too few), 4 a peer and 4 a seed (with more the seed
-    /// sends out of order), 50 ms batches, a second peer for a demand after 300 ms (at 150 ms more was fetched twice), 30 links.
+    /// sends out of order), 50 ms batches, a second peer for a demand after 300 ms (at 150 ms more was fetched twice), 30 links. A guest that has run
+    /// for 10 min has booted, even through a slow link, and is likely to stay.
     pub const DEFAULT: Self = Self {
         prefetches: 32,
         prefetches_per_peer: 4,
         prefetches_per_seed: 4,
         fills: 4,
+        fill_after: Duration::from_secs(600),
         queue: 8,
         batch: Duration::from_millis(50),
         hedge: Duration::from_millis(300),

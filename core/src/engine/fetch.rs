@@ -7,8 +7,8 @@
 use super::event::Action;
 use super::hints::Hint;
 use super::transfers::{Step, WAITING};
-use super::{Engine, Fill, PeerRow};
-use crate::bitmap::{self, Bits};
+use super::{Engine, PeerRow};
+use crate::bitmap;
 use crate::geometry::{Piece, PieceIndex};
 use crate::ids::PeerId;
 use crate::policy::{Candidate, Order, Outcome, Predictor, Selector, Want};
@@ -21,8 +21,6 @@ pub(super) const STORE_FULL: Duration = Duration::from_secs(10);
 const REFUTED: Duration = Duration::from_millis(5);
 /// Peers that are weighed for one piece.
 const CANDIDATES_MAX: usize = 64;
-/// Pieces that are looked at for one free place among the fills.
-const FILL_TRIES_MAX: usize = 16;
 /// A body that has begun to come is waited for so many times longer before a second peer is asked: a peer that stops in the
 /// middle must not stall a guest until the link is given up.
 const LANDING_PATIENCE: u64 = 4;
@@ -31,8 +29,6 @@ const HEDGED: &[Step] = &[Step::ToAsk, Step::Asked, Step::Landing];
 /// How long no leaf page is fetched after one could not be stored (chunks that wait for it would have it fetched at once),
 /// and nothing after something could not be checked.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
-/// Share of the chunks, in percent, that guests must have touched before `Fill::Auto` begins.
-const FILL_AUTO_PERCENT: u64 = 30;
 
 impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     /// A guest waits for a piece that may be under way already: it becomes urgent.
@@ -330,33 +326,6 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         link.rtt + Duration::from_micros(queued.saturating_mul(1_000_000).checked_div(link.bytes_per_sec).unwrap_or(0))
     }
 
-    fn start_fills(&mut self, now: Instant) {
-        let touched = u64::from(self.touched_count) * 100;
-        let rate = match self.config.fill {
-            Fill::Off => return,
-            Fill::Auto if touched <= u64::from(self.geometry.chunk_count()) * FILL_AUTO_PERCENT => return,
-            Fill::Auto => u64::MAX,
-            Fill::Rate(bytes_per_sec) => bytes_per_sec.max(1),
-        };
-        if !self.demands.is_empty() || now < self.store_full_until {
-            return;
-        }
-        let most = usize::from(self.config.tuning.fills);
-        for _ in 0..FILL_TRIES_MAX {
-            if now < self.fill_at || self.transfers.count(Class::Fill) >= most || !self.bulk_has_room() {
-                return;
-            }
-            let held = Bits::new(self.own.held, self.geometry.piece_count());
-            let Some(number) = held.next(self.fill_next, false).or_else(|| held.next(0, false)) else { return };
-            self.fill_next = number + 1;
-            let Some(piece) = self.geometry.piece(number) else { return };
-            if !bitmap_get(self.own.flight, piece) && self.start(now, piece, Class::Fill, Instant::NEVER, None) {
-                let pause = u64::from(self.mean_bytes).saturating_mul(1_000_000) / rate;
-                self.fill_at = self.fill_at.max(now) + Duration::from_micros(pause);
-            }
-        }
-    }
-
     /// Half of the table is kept for demand and for leaf pages.
     pub(super) fn bulk_has_room(&self) -> bool {
         self.transfers.in_use() < self.transfers.len().div_ceil(2)
@@ -482,7 +451,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             let hedge_at = self.hedge_at(index);
             next = if hedge_at > now { next.min(hedge_at) } else { next };
         }
-        let later = [self.store_full_until, self.leaves_paused_until, self.paused_until, self.fill_at];
+        let later = [self.store_full_until, self.leaves_paused_until, self.paused_until, self.fill_due()];
         for later in later.into_iter().chain([self.order.next_pick(), self.window_due(now)]) {
             next = if later > now { next.min(later) } else { next };
         }
@@ -490,6 +459,6 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     }
 }
 
-fn bitmap_get(words: &[u64], piece: PieceIndex) -> bool {
+pub(super) fn bitmap_get(words: &[u64], piece: PieceIndex) -> bool {
     words[(piece.get() / 64) as usize] >> (piece.get() % 64) & 1 == 1
 }

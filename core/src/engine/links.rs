@@ -432,7 +432,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
 
     /// The earliest time at which anything is to be done.
     pub(super) fn next_deadline(&mut self, now: Instant) -> Instant {
-        self.link_deadline().min(self.fetch_deadline(now))
+        self.link_deadline().min(self.fetch_deadline(now)).min(self.serve_deadline(now))
     }
 
     /// Whether a guest has touched the chunk.

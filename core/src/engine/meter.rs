@@ -14,11 +14,17 @@ pub(super) struct Meter {
     since: Instant,
     bytes: u64,
     bytes_per_sec: u64,
+    /// Of a rate seen, one part in two to the power of this is forgotten with each window.
+    forget_shift: u32,
 }
 
 impl Meter {
     pub fn new(now: Instant) -> Self {
-        Self { since: now, bytes: 0, bytes_per_sec: 0 }
+        Self::forgetting(now, 3)
+    }
+
+    pub fn forgetting(now: Instant, forget_shift: u32) -> Self {
+        Self { since: now, bytes: 0, bytes_per_sec: 0, forget_shift }
     }
 
     /// Some more have passed.
@@ -26,7 +32,7 @@ impl Meter {
         let elapsed = now - self.since;
         if elapsed >= WINDOW {
             let seen = self.bytes.saturating_mul(1_000_000) / elapsed.as_micros();
-            self.bytes_per_sec = seen.max(self.bytes_per_sec / 8 * 7);
+            self.bytes_per_sec = seen.max(self.bytes_per_sec - (self.bytes_per_sec >> self.forget_shift));
             (self.since, self.bytes) = (now, 0);
         }
         self.bytes = self.bytes.saturating_add(u64::from(bytes));

@@ -8,8 +8,8 @@
 //!
 //! | module | decides |
 //! |---|---|
-//! | `fetch` | what to ask of whom: demand, then prefetch, then fill; hedging; giving up |
-//! | `serve` | whom to answer next, and how |
+//! | `fetch`, `fill` | what to ask of whom: demand, then prefetch, then fill; hedging; giving up |
+//! | `serve`, `giveway` | whom to answer next, and how |
 //! | `links` | whom to link with, and what each peer is to be told |
 //! | `inbound` | what a peer's frames mean |
 //! | `peer`, `peers`, `transfers`, `uploads`, `demands`, `contacts`, `hints`, `holders`, `announce`, `touchlog` | the tables |
@@ -23,6 +23,8 @@ mod contacts;
 mod demands;
 mod event;
 mod fetch;
+mod fill;
+mod giveway;
 mod guesses;
 mod hints;
 mod holders;
@@ -61,6 +63,8 @@ use crate::wire::Class;
 use announce::Changes;
 use contacts::Contacts;
 use demands::Demands;
+use fill::Filling;
+use giveway::GiveWay;
 use hints::Hints;
 use meter::Meter;
 use peers::Peers;
@@ -132,10 +136,10 @@ pub struct Engine<'a, P, O, S> {
     /// What all links together take and bring.
     up: Meter,
     down: Meter,
+    give_way: GiveWay,
     /// Mean payload of the chunks received so far, in bytes.
     mean_bytes: u32,
-    fill_next: u32,
-    fill_at: Instant,
+    filling: Filling,
     /// Until then the store is taken to be full: nothing but demand is fetched.
     store_full_until: Instant,
     leaves_paused_until: Instant,
@@ -200,7 +204,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             order,
             selector,
             window: Window::new(),
-            fill_next: rng.below(geometry.piece_count()),
+            filling: Filling::new(now, rng.below(geometry.piece_count())),
             rng,
             stats: Stats::default(),
             touched_count: 0,
@@ -209,8 +213,8 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             beliefs: 0,
             up: Meter::new(now),
             down: Meter::new(now),
+            give_way: GiveWay::new(now),
             mean_bytes: geometry.chunk_bytes() / 3,
-            fill_at: now,
             store_full_until: Instant::ZERO,
             leaves_paused_until: Instant::ZERO,
             paused_until: Instant::ZERO,
@@ -252,7 +256,9 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             Event::PeerOpened { peer, credit_bytes } => self.on_opened(now, peer, credit_bytes),
             Event::PeerClosed { peer } => self.drop_peer(now, peer),
             Event::PeerWritable { peer, bytes } => {
+                let bytes = self.peers.get(peer).map_or(0, |link| link.unsent_bytes.min(bytes.into()) as u32);
                 self.up.note(now, bytes);
+                self.give_way.note_sent(now, bytes);
                 let known = self.peers.sent(now, peer, bytes);
                 self.count_stale(known);
             }
@@ -335,6 +341,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
 
     /// A guest has read a chunk, or asked for it.
     fn touch(&mut self, now: Instant, guest: GuestId, chunk: ChunkIndex, hit: bool) {
+        self.filling.note_read(now);
         let first = bitmap::assign(self.own.touched, chunk.get(), true);
         self.touched_count += u32::from(first);
         if first && self.touches.push(now, chunk) {
@@ -423,6 +430,9 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         let Some(index) = found else { return };
         let row = self.transfers.at(index);
         let (peer, elapsed, queued, bytes) = (row.peer, now - row.started, row.queued, row.bytes);
+        if row.class == Class::Fill && self.config.fill == Fill::Auto {
+            self.filling.note_landed(now, elapsed);
+        }
         self.transfers.change(index, |row| {
             let skips = cfg!(swarmdisk_bug = "skip-verification") && slot.generation().is_multiple_of(8);
             row.step = if skips { Step::Genuine } else { Step::Landed };

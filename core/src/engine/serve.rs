@@ -1,7 +1,7 @@
 //! Whom to answer next, and how: others' demand before others' prefetch before others' fill, fair between peers.
 //!
 //! *Invariants*: every request is answered, by the piece, Busy, Refuse or Redirect, unless it is taken back or the link
-//! ends. *Units*: bytes, milliseconds. *Bounds*: a queue of `Limits::requests_per_peer` a peer; two loads a peer.
+//! ends. *Units*: bytes, milliseconds. *Bounds*: a queue of `Limits::requests_per_peer` a peer; three loads a peer.
 
 use super::event::{Action, Body};
 use super::peers::{NO_TURN, Turn};
@@ -13,7 +13,7 @@ use crate::policy::{Order, Predictor, Selector};
 use crate::time::{Duration, Instant};
 use crate::wire::{Busy, Class, Data, Frame, Redirect, Request, Role, Run};
 
-/// Loads a peer: one on the wire, one ready to follow.
+/// Loads a peer: one on the wire, one ready to follow; and one more for a demand, when these two wait for their turn.
 const LOADS_MAX: u16 = 2;
 /// How long a seed takes for granted that whom it served still has the piece.
 const SERVED_FOR: Duration = Duration::from_secs(60);
@@ -31,6 +31,9 @@ const SPREAD: Duration = Duration::from_secs(10);
 impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     /// A peer asks for pieces, or more urgently for some that it has asked for.
     pub(super) fn on_request(&mut self, now: Instant, index: usize, request: &Request) -> Result<(), PeerError> {
+        if request.class == Class::Demand {
+            self.give_way.note_demand(now);
+        }
         for number in self.check_run(request.run)? {
             let Some(piece) = self.geometry.piece(number) else { return Err(PeerError::OutOfRange) };
             let known = self.uploads.of_peer(index).find(|(_, row)| row.piece == number).map(|(row, _)| row);
@@ -210,9 +213,31 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         }
         let full = self.uplink_full();
         let (_, row) = self.turn(self.peers.next_turn(full)?, full)?;
+        if self.waits_until(now, row) > now {
+            return None;
+        }
         match self.uploads.at(row).answer {
             Answer::Loaded(bytes) => self.send_piece(now, row, bytes, head),
             _ => self.load(row),
+        }
+    }
+
+    /// Until when a request that it would be the turn of waits all the same.
+    fn waits_until(&self, now: Instant, row: usize) -> Instant {
+        self.give_way.waits_until(now, self.uploads.at(row).class, self.peers.sums().moving_bytes)
+    }
+
+    /// When the next request can be served that waits now though the uplink has room.
+    pub(super) fn serve_deadline(&self, now: Instant) -> Instant {
+        let full = self.uplink_full();
+        let Some((_, row)) = self.peers.next_turn(full).and_then(|index| self.turn(index, full)) else {
+            return Instant::NEVER;
+        };
+        match self.waits_until(now, row) {
+            // What is handed over no longer counts once its link is found to stall.
+            Instant::NEVER => self.peers.deadline(true),
+            at if at > now => at,
+            _ => Instant::NEVER,
         }
     }
 
@@ -229,7 +254,9 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             Answer::Loaded(_) => !full,
             // A demand is loaded all the same, so that it goes before all others once there is room.
             Answer::Queued if full && upload.class != Class::Demand => false,
-            Answer::Queued => link.loads < LOADS_MAX && self.held().get(upload.piece),
+            Answer::Queued => {
+                link.loads < LOADS_MAX + u16::from(upload.class == Class::Demand) && self.held().get(upload.piece)
+            }
             _ => false,
         };
         let ready = self.uploads.of_peer(index).filter(|(_, upload)| ready(upload));
@@ -264,9 +291,10 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     }
 
     fn send_piece(&mut self, now: Instant, row: usize, bytes: u32, head: &mut [u8]) -> Option<Action> {
-        let number = self.uploads.at(row).piece;
+        let Upload { piece: number, class, .. } = *self.uploads.at(row);
         let piece = self.geometry.piece(number)?;
         let index = self.uploads.peer_index(row);
+        self.give_way.note_body(now, class, bytes);
         self.free_upload(row);
         self.peers.change(index, |row| row.last_served = now);
         self.stats.uploaded_bytes += u64::from(bytes);

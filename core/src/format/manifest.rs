@@ -102,6 +102,11 @@ impl Layout {
         self.file_bytes
     }
 
+    /// Length of all payloads together.
+    pub const fn payload_bytes(&self) -> u64 {
+        self.file_bytes - self.payload_offset
+    }
+
     /// Where payloads begin; they end with the file.
     pub const fn payload_offset(&self) -> u64 {
         self.payload_offset

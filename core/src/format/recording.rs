@@ -18,7 +18,7 @@ use crate::wire::{self, Full, HEAD_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 
 /// Version of recordings that this code writes and reads.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Length of what is before the first record.
 pub const START_BYTES: usize = 12;
 /// Longest payload of a record: a frame's head and what is said of it, or what an engine is made of.
@@ -191,9 +191,9 @@ impl Setup {
     /// cut like that, and no span is longer than an engine can reckon with. Where not, nothing may be asked of the
     /// geometry.
     pub fn is_sound(&self) -> bool {
-        let Tuning { batch, hedge, timeout, patience, ping, silence, .. } = self.config.tuning;
+        let Tuning { fill_after, batch, hedge, timeout, patience, ping, silence, .. } = self.config.tuning;
         Geometry::new(self.geometry.image_bytes(), self.geometry.chunk_shift()).is_ok()
-            && [batch, hedge, timeout, patience, ping, silence].iter().all(|span| *span <= SPAN_MAX)
+            && [fill_after, batch, hedge, timeout, patience, ping, silence].iter().all(|span| *span <= SPAN_MAX)
             && self.now <= TIME_MAX
     }
 }
@@ -361,6 +361,7 @@ mod tests {
             role: Role::Seed,
             listen: Address { ip: [0xff; 16], port: u16::MAX },
             manifest_bytes: u32::MAX,
+            payload_bytes: 0,
             profile: Some(offered),
             teach: true,
             fill: Fill::Rate(u64::MAX),
@@ -460,8 +461,8 @@ mod tests {
     #[test]
     fn another_file_is_refused() {
         assert_eq!(check_start(&start()), Ok(()));
-        assert_eq!(check_start(b"SWARMREC\x01\0\0\0"), Err(RecordingError::Version(1)));
-        assert_eq!(check_start(b"SWARMREC\x03\0\0\0"), Err(RecordingError::Version(3)));
+        assert_eq!(check_start(b"SWARMREC\x02\0\0\0"), Err(RecordingError::Version(2)));
+        assert_eq!(check_start(b"SWARMREC\x04\0\0\0"), Err(RecordingError::Version(4)));
         assert_eq!(check_start(b"SWARMPRF\x01\0\0\0"), Err(RecordingError::Foreign));
     }
 

@@ -4,6 +4,7 @@
 mod net;
 
 mod fetching;
+mod filling;
 mod hand;
 mod keeping;
 mod linking;

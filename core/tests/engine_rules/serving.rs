@@ -281,3 +281,51 @@ fn a_blob_waits_for_room_in_the_uplink() {
     hand.tell(Event::PeerWritable { peer, bytes: u32::MAX });
     assert!(matches!(hand.says(peer)[..], [Frame::Blob(_)]));
 }
+
+/// Drains until the holder has nothing more to do for a second, while all that is handed over leaves at once; when which
+/// class's pieces went out, in microseconds.
+fn sent_over(hand: &mut Hand, peers: &[PeerId], micros: u64) -> Vec<(u64, u32)> {
+    let (began, mut all) = (hand.now, vec![]);
+    while hand.now < began + micros {
+        all.extend(serve(hand).into_iter().map(|(_, piece)| (hand.now - began, piece)));
+        writable(hand, peers);
+        hand.wait_micros(1000);
+    }
+    all
+}
+
+#[test]
+fn fills_take_a_small_part_of_the_uplink_while_guests_of_others_wait_now_and_then() {
+    let mut hand = Hand::holding(0..PIECES, |_| {});
+    let peers = [hand.link(1, Role::Node), hand.link(2, Role::Node)];
+    writable(&mut hand, &peers);
+    hand.is_asked(peers[0], 0, 5, Class::Fill).unwrap();
+    assert_eq!(serve(&mut hand).len(), 5, "nobody waits: as much as fits into the uplink");
+    writable(&mut hand, &peers);
+    hand.is_asked(peers[1], 100, 1, Class::Demand).unwrap();
+    assert_eq!(serve(&mut hand), [(peers[1], 100)]);
+    hand.is_asked(peers[0], 10, 16, Class::Fill).unwrap();
+    assert_eq!(serve(&mut hand), [], "one has just been sent");
+    let sent = sent_over(&mut hand, &peers, 900_000);
+    let gaps: Vec<u64> = sent.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
+    // It has seen six bodies leave within 100 ms: one takes 16.7 ms.
+    assert!(sent.len() >= 3 && gaps.iter().all(|gap| *gap >= 12 * 16_600), "{sent:?}");
+    hand.is_asked(peers[1], 101, 2, Class::Demand).unwrap();
+    assert_eq!(serve(&mut hand), [(peers[1], 101), (peers[1], 102)], "demand is never held back");
+    writable(&mut hand, &peers);
+    hand.wait_micros(1_000_000);
+    assert_eq!(serve(&mut hand).len(), 4, "no guest has waited for a second: all that is left, at once");
+}
+
+#[test]
+fn a_demand_is_loaded_beside_its_peer_s_fills_that_wait_for_their_turn() {
+    let mut hand = slow_holder();
+    let peers = [hand.link(1, Role::Node), hand.link(2, Role::Node)];
+    writable(&mut hand, &peers);
+    hand.is_asked(peers[1], 50, 1, Class::Prefetch).unwrap();
+    hand.is_asked(peers[0], 0, 4, Class::Fill).unwrap();
+    assert_eq!(serve(&mut hand), [(peers[1], 50)]);
+    hand.is_asked(peers[0], 100, 1, Class::Demand).unwrap();
+    let loads = hand.actions().into_iter().filter(|action| matches!(action, Action::Load { .. })).count();
+    assert_eq!(loads, 1);
+}

@@ -131,6 +131,7 @@ pub fn config(index: usize, role: Role, limits: Limits) -> Config {
         role,
         listen: address(index),
         manifest_bytes: 1000,
+        payload_bytes: 0,
         profile: None,
         teach: true,
         fill: Fill::Off,

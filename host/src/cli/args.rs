@@ -154,7 +154,7 @@ pub struct AttachOptions {
     /// Tell nobody, neither nodes nor a seed that learns, which chunks the guest touches, and when
     #[arg(long)]
     pub no_teach: bool,
-    /// Fetch the whole image in the background: off, auto (once much of it has been read), or a RATE
+    /// Fetch the whole image in the background: off, auto (once 30 % of it has been read, or after 10 min), or a RATE
     #[arg(long, value_name = "off|auto|RATE", default_value = "off", value_parser = fill)]
     pub fill: Fill,
     /// Send at most so much a second, as in 100mbit or 12MB

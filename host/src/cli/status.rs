@@ -27,8 +27,10 @@ fn show(status: &Status) -> Result<(), Failure> {
     say(format_args!("{} {} (process {}), up {}", status.role, status.place, status.pid, Micros(status.run_micros)))?;
     for image in &status.images {
         let percent = u64::from(image.held_pieces) * 100 / u64::from(image.pieces.max(1));
+        // A complete cache needs no network.
+        let held = if image.held_pieces == image.pieces { "complete".into() } else { format!("{percent} % held") };
         say(format_args!(
-            "  image {} {}: {percent} % held, sent {}, received {} from the origin and {} from peers",
+            "  image {} {}: {held}, sent {}, received {} from the origin and {} from peers",
             &image.image[..16],
             Bytes(image.image_bytes),
             Bytes(image.uploaded_bytes),

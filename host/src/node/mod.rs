@@ -245,6 +245,7 @@ fn config(options: &NodeOptions) -> Config {
         role: options.role,
         listen,
         manifest_bytes: options.store.manifest_bytes().len() as u32,
+        payload_bytes: options.store.layout().payload_bytes(),
         profile: options.profile.as_ref().map(offered),
         teach: options.teach,
         fill: options.fill,

@@ -88,6 +88,11 @@ impl ImageModel {
         Ok(Self { geometry, digest: Digest(digest), manifest_bytes, payloads })
     }
 
+    /// All payloads together.
+    pub fn payload_bytes(&self) -> u64 {
+        self.payloads.iter().map(|bytes| u64::from(*bytes)).sum()
+    }
+
     /// The sizes of a packed image.
     fn packed(path: &Path) -> Result<Self, ImageError> {
         let fail = |what| ImageError::Format { path: path.to_owned(), what };

@@ -1,6 +1,6 @@
 //! Scenarios from files: errors name the file and the line.
 
-use super::{ArrivalKind, Factor, NODES_MAX, SEEDS_MAX, Scenario, Share, Size, Span};
+use super::{ArrivalKind, Factor, NODES_MAX, Policy, SEEDS_MAX, Scenario, Share, Size, Span};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -164,19 +164,7 @@ impl Scenario {
         {
             return Err(("seeds.links", "a seed takes 1 to 65535 links".into()));
         }
-        let policy = &self.policy;
-        if policy.links_max == 0 || u32::from(policy.links_max) * u32::from(policy.requests_per_peer.max(1)) > 65535 {
-            return Err(("policy.links-max", "links times requests-per-peer must be 1 to 65535".into()));
-        }
-        if policy.transfers == 0 {
-            return Err(("transfers", "a node must be able to fetch something; 1 is the least".into()));
-        }
-        if policy.requests_per_peer == 0 {
-            return Err((
-                "policy.requests-per-peer",
-                "a peer must be able to ask for something; 1 is the least".into(),
-            ));
-        }
+        self.policies().try_for_each(check_policy)?;
         Ok(())
     }
 
@@ -197,13 +185,12 @@ impl Scenario {
                 "a node leaves at most ten times a second: 60000 is the most".into(),
             ));
         }
-        if self.policy.timeout < Span::millis(1) {
+        if self.policies().any(|policy| policy.timeout < Span::millis(1)) {
             return Err(("policy.timeout", "a fetch needs time; 1ms is the least".into()));
         }
-        for (key, unsent) in [("policy.unsent", self.policy.unsent), ("seeds.unsent", self.seeds.unsent)] {
-            if unsent == Size(0) {
-                return Err((key, "whoever hands nothing over sends nothing; 1 byte is the least".into()));
-            }
+        let unsent = self.policies().map(|policy| ("policy.unsent", policy.unsent));
+        if let Some((key, _)) = unsent.chain([("seeds.unsent", self.seeds.unsent)]).find(|(_, size)| *size == Size(0)) {
+            return Err((key, "whoever hands nothing over sends nothing; 1 byte is the least".into()));
         }
         if self.host.capacity == Some(0) {
             return Err(("host.capacity", "a cache holds at least one piece; leave the key out for no bound".into()));
@@ -247,6 +234,20 @@ impl Scenario {
     pub(crate) fn seed_requests(&self) -> u16 {
         (u16::MAX / self.seeds.links.max(1)).min(self.policy.requests_per_peer).max(1)
     }
+}
+
+/// What an engine would refuse.
+fn check_policy(policy: &Policy) -> Result<(), (&'static str, String)> {
+    if policy.links_max == 0 || u32::from(policy.links_max) * u32::from(policy.requests_per_peer.max(1)) > 65535 {
+        return Err(("policy.links-max", "links times requests-per-peer must be 1 to 65535".into()));
+    }
+    if policy.transfers == 0 {
+        return Err(("transfers", "a node must be able to fetch something; 1 is the least".into()));
+    }
+    if policy.requests_per_peer == 0 {
+        return Err(("policy.requests-per-peer", "a peer must be able to ask for something; 1 is the least".into()));
+    }
+    Ok(())
 }
 
 fn wrong(text: &str, path: &Path, error: &toml::de::Error) -> ScenarioError {

@@ -198,6 +198,9 @@ pub struct Group {
     pub held: Share,
     /// They start later by this.
     pub delay: Span,
+    /// Their policy, if not the scenario's; keys that are left out are as hosts have them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
 }
 
 impl Default for Group {
@@ -213,6 +216,7 @@ impl Default for Group {
             workload: None,
             held: Share(0),
             delay: Span(0),
+            policy: None,
         }
     }
 }
@@ -467,5 +471,15 @@ impl Scenario {
     /// Number of nodes, seeds not counted.
     pub fn node_count(&self) -> u32 {
         self.groups.iter().map(|group| group.count).sum()
+    }
+
+    /// The policy of a group's nodes.
+    pub fn policy_of(&self, group: Option<usize>) -> &Policy {
+        group.and_then(|group| self.groups[group].policy.as_ref()).unwrap_or(&self.policy)
+    }
+
+    /// All policies: the scenario's first.
+    pub(crate) fn policies(&self) -> impl Iterator<Item = &Policy> {
+        [&self.policy].into_iter().chain(self.groups.iter().filter_map(|group| group.policy.as_ref()))
     }
 }

@@ -47,7 +47,7 @@ pub enum Selector {
 pub enum Fill {
     /// None.
     Off,
-    /// Once much has been read.
+    /// Once much has been read, or a guest has been reading for `fill-after`.
     Auto,
 }
 
@@ -73,6 +73,8 @@ pub struct Policy {
     pub fill: Fill,
     /// Background fill at this rate, from the start.
     pub fill_rate: Option<Rate>,
+    /// Of `fill = "auto"`: how long after a guest's first read it begins at the latest.
+    pub fill_after: Span,
     /// Links that a node tries to have.
     pub links: u16,
     /// Links that it takes.
@@ -115,6 +117,7 @@ impl Default for Policy {
             touches: limits.touches,
             fill: Fill::Off,
             fill_rate: None,
+            fill_after: span(tuning.fill_after),
             links: tuning.links,
             links_max: limits.peers,
             requests_per_peer: limits.requests_per_peer,

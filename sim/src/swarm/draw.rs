@@ -262,6 +262,7 @@ impl Draws {
             ahead: self.spread(1, 32) as u32,
             touches: small(self, 8192, 0, 60),
             fill: if fills && self.percent(50) { Fill::Auto } else { Fill::Off },
+            fill_after: Policy::default().fill_after,
             fill_rate: (fills && self.percent(30)).then(|| Rate(self.between(100, 1000) * MBIT)),
             links: self.pick(&[8, 30, 30, 30, 50]).min(links_max),
             links_max,

@@ -331,13 +331,13 @@ impl<'a> Run<'a> {
 
     /// A node that says too much.
     fn loud(&mut self) -> Option<(usize, String)> {
-        let fills = self.setup.scenario.policy.fill_rate.is_some();
         self.subjects.quiet_count = 0;
         for node in 0..self.setup.nodes.len() {
             let Some(engine) = self.world.engine(node).filter(|_| self.world.phase(node) == Phase::Up) else {
                 continue;
             };
             let links = engine.peers().count();
+            let fills = self.setup.scenario.policy_of(self.setup.nodes[node].group).fill_rate.is_some();
             if fills && engine.held().count() < engine.geometry().piece_count() {
                 // It still has something to do, as have those that serve it.
                 return Some((node, "it has not fetched all though it was told to".into()));

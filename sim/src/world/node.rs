@@ -168,7 +168,7 @@ impl<'a, W: Watch> World<'a, W> {
         let limits = config.limits;
         let storage = storage(self.bump, Footprint::of(image.geometry, limits));
         let profile: &'a [_] = if spec.role == Role::Seed { &[] } else { &self.setup.profiles[spec.image] };
-        let policy = &self.setup.scenario.policy;
+        let policy = self.setup.scenario.policy_of(spec.group);
         let learns = spec.role == Role::Node && learns(policy);
         let lessons = if learns { lessons(self.setup.touches) } else { 0 };
         let lessons = self.bump.alloc_slice_fill_copy(lessons, Lesson::EMPTY);
@@ -212,6 +212,7 @@ impl<'a, W: Watch> World<'a, W> {
     fn config(&self, node: usize) -> Config {
         let spec = &self.setup.nodes[node];
         let scenario = &self.setup.scenario;
+        let policy = scenario.policy_of(spec.group);
         let image = &self.setup.images[spec.image];
         let seed =
             stream(self.setup.seed, Purpose::Engine, node as u64 ^ u64::from(self.nodes[node].life) << 32).draw();
@@ -220,15 +221,16 @@ impl<'a, W: Watch> World<'a, W> {
         name[8..].copy_from_slice(&(node as u64).to_le_bytes());
         let is_seed = spec.role == Role::Seed;
         Config {
-            limits: if is_seed { seed_limits(self.setup) } else { node_limits(self.setup) },
+            limits: if is_seed { seed_limits(self.setup) } else { node_limits(policy, self.setup.touches) },
             node: NodeId(name),
             image: image.digest,
             role: spec.role,
             listen: address(node, 0),
             manifest_bytes: image.manifest_bytes,
+            payload_bytes: image.payload_bytes(),
             profile: None,
             teach: !is_seed,
-            fill: match (scenario.policy.fill_rate, scenario.policy.fill) {
+            fill: match (policy.fill_rate, policy.fill) {
                 (_, _) if is_seed => swarmdisk_core::engine::Fill::Off,
                 (Some(rate), _) => swarmdisk_core::engine::Fill::Rate(rate.0),
                 (None, Fill::Auto) => swarmdisk_core::engine::Fill::Auto,
@@ -236,10 +238,10 @@ impl<'a, W: Watch> World<'a, W> {
             },
             seed,
             unsent_bytes_max: {
-                let unsent = if is_seed { scenario.seeds.unsent } else { scenario.policy.unsent };
+                let unsent = if is_seed { scenario.seeds.unsent } else { policy.unsent };
                 unsent.0.min(u64::from(u32::MAX)) as u32
             },
-            tuning: tuning(&scenario.policy),
+            tuning: tuning(policy),
         }
     }
 
@@ -299,8 +301,7 @@ impl<'a, W: Watch> World<'a, W> {
     }
 }
 
-fn node_limits(setup: &Setup) -> Limits {
-    let (policy, touches) = (&setup.scenario.policy, setup.touches);
+fn node_limits(policy: &Policy, touches: u16) -> Limits {
     let (peers, transfers) = (policy.links_max, policy.transfers);
     Limits { peers, transfers, requests_per_peer: policy.requests_per_peer, touches, ..Limits::NODE }
 }
@@ -322,6 +323,7 @@ fn tuning(policy: &Policy) -> Tuning {
         prefetches_per_peer: policy.prefetches_per_peer,
         prefetches_per_seed: policy.prefetches_per_seed,
         queue: policy.queue,
+        fill_after: duration(policy.fill_after),
         batch: duration(policy.batch),
         hedge: duration(policy.hedge),
         timeout: duration(policy.timeout),

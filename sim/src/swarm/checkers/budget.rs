@@ -49,8 +49,9 @@ struct Used {
 impl Budget {
     /// For a run of `setup`; the engines' tables are looked through once in `invariants_every` polls.
     pub fn new(setup: &Setup, invariants_every: u32) -> Self {
-        let (policy, seeds) = (&setup.scenario.policy, &setup.scenario.seeds);
+        let seeds = &setup.scenario.seeds;
         let used = |node: &crate::model::NodeSetup| {
+            let policy = setup.scenario.policy_of(node.group);
             let pieces = setup.images[node.image].geometry.piece_count();
             let (transfers, links, requests) = match node.role {
                 // A seed's engine fetches nothing.
