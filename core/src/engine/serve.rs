@@ -88,9 +88,6 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         let unsent_count = u32::try_from(sums.moving_bytes / u64::from(self.mean_bytes)).unwrap_or(u32::MAX);
         let queued = sums.uploads.saturating_add(unsent_count);
         if self.config.role == Role::Seed {
-            if request.class == Class::Demand && queued == 0 {
-                return Answer::Queued;
-            }
             return self.redirect(now, index, piece, request, queued).unwrap_or(Answer::Queued);
         }
         if request.class != Class::Demand && queued >= u32::from(self.config.tuning.queue) {
