@@ -258,7 +258,7 @@ impl Tuning {
         fills: 4,
         fill_after: Duration::from_secs(600),
         queue: 8,
-        batch: Duration::from_millis(50),
+        batch: Duration::from_millis(12),
         hedge: Duration::from_millis(300),
         timeout: Duration::from_secs(10),
         patience: Duration::from_millis(450),

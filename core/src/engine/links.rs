@@ -18,7 +18,7 @@ const CHANGES_MAX: usize = 192;
 /// Addresses told in one frame.
 const CONTACTS_MAX: usize = 32;
 /// With so many peers a batch takes twice as long as with none.
-const BATCH_PEERS: u64 = 16;
+const BATCH_PEERS: u64 = 3;
 /// How often a peer is told of new addresses.
 const CONTACTS_PAUSE: Duration = Duration::from_secs(2);
 

@@ -82,7 +82,9 @@ impl Order for Owners {
             return Some(0);
         }
         if supply.seed_has_room() {
-            let is_mine = |guess: &Guess| supply.holders(guess.chunk) == 0 && (guess.due == Duration::MAX || supply.owns(guess.chunk));
+            let is_mine = |guess: &Guess| {
+                supply.holders(guess.chunk) == 0 && (guess.due == Duration::MAX || supply.owns(guess.chunk))
+            };
             if let Some(mine) = window.iter().take(OWN).position(is_mine) {
                 return Some(mine);
             }
