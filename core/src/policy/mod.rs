@@ -14,7 +14,7 @@ mod sequential;
 
 pub use live::{Lesson, Live, TELLERS_MAX};
 pub use mixed::Mixed;
-pub use order::{InOrder, Owners, WindowedRandom};
+pub use order::{InOrder, Owners, Rarest, WindowedRandom};
 pub use profile::Profile;
 pub use selector::ExpectedCompletion;
 pub use sequential::{STREAMS_MAX, Sequential};

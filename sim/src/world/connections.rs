@@ -4,14 +4,16 @@
 //! is used again only when both sides have let go of it. While two nodes cannot reach each other, what is sent waits, as
 //! TCP repeats it, and comes once they can.
 
+use super::choker::RETRY;
 use super::node::{CREDIT_BYTES, Link, Phase, address};
 use super::queue::What;
+
 use super::{Observation, Watch, World};
 use crate::network::{Nanos, Occurrence, PipeId};
 use swarmdisk_core::engine::{Event, Landing, PeerError, Received};
 use swarmdisk_core::geometry::Piece;
 use swarmdisk_core::ids::{PeerId, SlotId};
-use swarmdisk_core::wire::{Kind, Role};
+use swarmdisk_core::wire::{self, Busy, Decoded, Frame, HEAD_BYTES_MAX, Kind, Role, Run};
 
 /// How long a dialler waits for an answer from nowhere.
 const CONNECT_TIMEOUT: Nanos = 5_000_000_000;
@@ -54,6 +56,8 @@ pub(super) enum Parcel {
     Bootstrap { node: u32, life: u32, pipe: PipeId, bytes: u32 },
     /// A frame's head.
     Head { connection: u32, generation: u32, from: u8, head: Box<[u8]> },
+    /// A frame of the host's own, of which its engine knows nothing.
+    Own { connection: u32, generation: u32, from: u8, head: Box<[u8]> },
     /// A frame's body.
     Body { connection: u32, generation: u32, from: u8, piece: u32, bytes: u32, is_genuine: bool },
     /// The sender has closed.
@@ -337,6 +341,7 @@ impl<W: Watch> World<'_, W> {
             Some(Parcel::Bootstrap { .. }) => return self.on_bootstrapped(tag),
             Some(
                 Parcel::Head { connection, generation, from, .. }
+                | Parcel::Own { connection, generation, from, .. }
                 | Parcel::Body { connection, generation, from, .. }
                 | Parcel::End { connection, generation, from },
             ) => (*connection, *generation, *from),
@@ -396,7 +401,8 @@ impl<W: Watch> World<'_, W> {
         let Some(parcel) = self.take_parcel(tag) else { return };
         match parcel {
             Parcel::Bootstrap { .. } => {}
-            Parcel::Head { connection, generation, from, head } => {
+            Parcel::Head { connection, generation, from, head }
+            | Parcel::Own { connection, generation, from, head } => {
                 if let Some((node, peer)) = self.receiver(connection, generation, from) {
                     self.on_head(node, peer, &head);
                     self.drain(node);
@@ -428,6 +434,9 @@ impl<W: Watch> World<'_, W> {
         let tally = &mut self.nodes[node].tally;
         tally.metadata_bytes += head.len() as u64;
         tally.frames += 1;
+        if self.is_put_off(node, peer, head) {
+            return;
+        }
         let now = self.engine_now(node);
         let Some(engine) = &mut self.nodes[node].engine else { return };
         let landing = match engine.receive(now, peer, head) {
@@ -453,6 +462,35 @@ impl<W: Watch> World<'_, W> {
         {
             end.landing = slot;
         }
+    }
+
+    /// Whether a request comes to a seed that its sender is choked at: then it is told to come back, and the seed's engine
+    /// hears nothing of it.
+    fn is_put_off(&mut self, node: usize, peer: PeerId, head: &[u8]) -> bool {
+        let Some(choker) = &mut self.nodes[node].choker else { return false };
+        let Ok(Decoded::Frame { frame: Frame::Request(request), .. }) = wire::decode(head) else { return false };
+        if choker.asks(self.now, peer) {
+            return false;
+        }
+        if !request.raise {
+            self.put_off(node, peer, request.run);
+        }
+        true
+    }
+
+    fn put_off(&mut self, node: usize, peer: PeerId, run: Run) {
+        let link = self.nodes[node].links.get(peer.index()).copied().flatten().filter(|link| link.peer == peer);
+        let Some((connection, side)) = link.and_then(|link| link.up) else { return };
+        let row = &self.connections[connection as usize];
+        let (Some(pipe), generation) = (row.pipes[usize::from(side)], row.generation) else { return };
+        let busy = Frame::Busy(Busy { run, retry_millis: (RETRY / 1_000_000) as u16 });
+        let mut head = [0; HEAD_BYTES_MAX];
+        let bytes = match wire::encode(&busy, &mut head) {
+            Ok(bytes) => bytes,
+            Err(error) => unreachable!("the longest head has room: {error:?}"),
+        };
+        let tag = self.add_parcel(Parcel::Own { connection, generation, from: side, head: head[..bytes].into() });
+        self.network.send(self.now, pipe, bytes as u32, tag);
     }
 
     fn end_of(&mut self, node: usize, peer: PeerId) -> Option<&mut End> {
