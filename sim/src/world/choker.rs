@@ -7,12 +7,15 @@
 //! is still served, and a node hears that it is unchoked when it asks again, not at once.
 //! *Bounds*: a row an unchoked node, a row a node in line.
 
+use super::connections::Parcel;
+use super::{Watch, World};
 use crate::network::Nanos;
 use std::collections::VecDeque;
 use swarmdisk_core::ids::PeerId;
+use swarmdisk_core::wire::{self, Busy, Decoded, Frame, HEAD_BYTES_MAX, Run};
 
 /// When a choked node is to ask again.
-pub(super) const RETRY: Nanos = 1_000_000_000;
+const RETRY: Nanos = 1_000_000_000;
 /// Who has not asked for so long wants nothing.
 const IDLE: Nanos = 2 * RETRY;
 /// Terms of the optimistic one.
@@ -20,30 +23,30 @@ const OPTIMISTIC_TERMS: u64 = 3;
 
 /// A node that is served.
 #[derive(Debug, Copy, Clone)]
-struct Unchoked {
-    peer: PeerId,
+struct Unchoked<P> {
+    peer: P,
     since: Nanos,
     asked: Nanos,
 }
 
 /// Whom a seed serves.
 #[derive(Debug)]
-pub(super) struct Choker {
+pub(super) struct Choker<P = PeerId> {
     /// The last is the optimistic one.
-    unchoked: Vec<Option<Unchoked>>,
+    unchoked: Vec<Option<Unchoked<P>>>,
     term: Nanos,
     /// Who waits, and when it asked last.
-    line: VecDeque<(PeerId, Nanos)>,
+    line: VecDeque<(P, Nanos)>,
 }
 
-impl Choker {
+impl<P: Copy + PartialEq> Choker<P> {
     /// Serves so many and one more.
     pub(super) fn new(regular: u16, term: Nanos) -> Self {
         Self { unchoked: vec![None; usize::from(regular) + 1], term, line: VecDeque::new() }
     }
 
     /// Whether a node that asks for something is served.
-    pub(super) fn asks(&mut self, now: Nanos, peer: PeerId) -> bool {
+    pub(super) fn asks(&mut self, now: Nanos, peer: P) -> bool {
         if let Some(row) = self.unchoked.iter_mut().flatten().find(|row| row.peer == peer) {
             row.asked = now;
         } else if let Some((_, asked)) = self.line.iter_mut().find(|(other, _)| *other == peer) {
@@ -71,6 +74,37 @@ impl Choker {
     }
 }
 
+impl<W: Watch> World<'_, W> {
+    /// Whether a request comes to a seed that its sender is choked at: then it is told to come back, and the seed's engine
+    /// hears nothing of it.
+    pub(super) fn is_put_off(&mut self, node: usize, peer: PeerId, head: &[u8]) -> bool {
+        let Some(choker) = &mut self.nodes[node].choker else { return false };
+        let Ok(Decoded::Frame { frame: Frame::Request(request), .. }) = wire::decode(head) else { return false };
+        if choker.asks(self.now, peer) {
+            return false;
+        }
+        if !request.raise {
+            self.put_off(node, peer, request.run);
+        }
+        true
+    }
+
+    fn put_off(&mut self, node: usize, peer: PeerId, run: Run) {
+        let link = self.nodes[node].links.get(peer.index()).copied().flatten().filter(|link| link.peer == peer);
+        let Some((connection, side)) = link.and_then(|link| link.up) else { return };
+        let row = &self.connections[connection as usize];
+        let (Some(pipe), generation) = (row.pipes[usize::from(side)], row.generation) else { return };
+        let busy = Frame::Busy(Busy { run, retry_millis: (RETRY / 1_000_000) as u16 });
+        let mut head = [0; HEAD_BYTES_MAX];
+        let bytes = match wire::encode(&busy, &mut head) {
+            Ok(bytes) => bytes,
+            Err(error) => unreachable!("the longest head has room: {error:?}"),
+        };
+        let tag = self.add_parcel(Parcel::Own { connection, generation, from: side, head: head[..bytes].into() });
+        self.network.send(self.now, pipe, bytes as u32, tag);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,7 +114,7 @@ mod tests {
     /// Whom of nodes 0 to 3, who all ask each second, a seed serves that gives one of them terms of 10 s, by the second.
     fn served(seconds: std::ops::Range<u64>) -> Vec<Vec<u16>> {
         let mut choker = Choker::new(1, 10 * SECOND);
-        let mut asks = |second, node| choker.asks(second * SECOND + u64::from(node), PeerId::new(node, 0));
+        let mut asks = |second, node: u16| choker.asks(second * SECOND + u64::from(node), node);
         seconds.map(|second| (0..4).filter(|node| asks(second, *node)).collect()).collect()
     }
 
@@ -98,7 +132,7 @@ mod tests {
     #[test]
     fn who_wants_nothing_more_makes_room_and_who_is_alone_stays() {
         let mut choker = Choker::new(1, 10 * SECOND);
-        let mut asks = |second, node| choker.asks(second * SECOND, PeerId::new(node, 0));
+        let mut asks = |second, node: u16| choker.asks(second * SECOND, node);
         assert!(asks(0, 0) && asks(0, 1) && !asks(0, 2));
         assert!(asks(1, 0) && !asks(1, 2));
         assert!(asks(2, 0) && asks(2, 2), "node 1 has been silent");

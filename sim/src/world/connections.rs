@@ -4,7 +4,6 @@
 //! is used again only when both sides have let go of it. While two nodes cannot reach each other, what is sent waits, as
 //! TCP repeats it, and comes once they can.
 
-use super::choker::RETRY;
 use super::node::{CREDIT_BYTES, Link, Phase, address};
 use super::queue::What;
 
@@ -13,7 +12,7 @@ use crate::network::{Nanos, Occurrence, PipeId};
 use swarmdisk_core::engine::{Event, Landing, PeerError, Received};
 use swarmdisk_core::geometry::Piece;
 use swarmdisk_core::ids::{PeerId, SlotId};
-use swarmdisk_core::wire::{self, Busy, Decoded, Frame, HEAD_BYTES_MAX, Kind, Role, Run};
+use swarmdisk_core::wire::{Kind, Role};
 
 /// How long a dialler waits for an answer from nowhere.
 const CONNECT_TIMEOUT: Nanos = 5_000_000_000;
@@ -43,8 +42,8 @@ pub(super) struct End {
 pub(super) struct Connection {
     pub ends: [End; 2],
     /// None: closed, and perhaps another's by now.
-    pipes: [Option<PipeId>; 2],
-    generation: u32,
+    pub(super) pipes: [Option<PipeId>; 2],
+    pub(super) generation: u32,
     /// What waits until the two can reach each other, by the side that sent it.
     stuck: [Vec<u32>; 2],
 }
@@ -462,35 +461,6 @@ impl<W: Watch> World<'_, W> {
         {
             end.landing = slot;
         }
-    }
-
-    /// Whether a request comes to a seed that its sender is choked at: then it is told to come back, and the seed's engine
-    /// hears nothing of it.
-    fn is_put_off(&mut self, node: usize, peer: PeerId, head: &[u8]) -> bool {
-        let Some(choker) = &mut self.nodes[node].choker else { return false };
-        let Ok(Decoded::Frame { frame: Frame::Request(request), .. }) = wire::decode(head) else { return false };
-        if choker.asks(self.now, peer) {
-            return false;
-        }
-        if !request.raise {
-            self.put_off(node, peer, request.run);
-        }
-        true
-    }
-
-    fn put_off(&mut self, node: usize, peer: PeerId, run: Run) {
-        let link = self.nodes[node].links.get(peer.index()).copied().flatten().filter(|link| link.peer == peer);
-        let Some((connection, side)) = link.and_then(|link| link.up) else { return };
-        let row = &self.connections[connection as usize];
-        let (Some(pipe), generation) = (row.pipes[usize::from(side)], row.generation) else { return };
-        let busy = Frame::Busy(Busy { run, retry_millis: (RETRY / 1_000_000) as u16 });
-        let mut head = [0; HEAD_BYTES_MAX];
-        let bytes = match wire::encode(&busy, &mut head) {
-            Ok(bytes) => bytes,
-            Err(error) => unreachable!("the longest head has room: {error:?}"),
-        };
-        let tag = self.add_parcel(Parcel::Own { connection, generation, from: side, head: head[..bytes].into() });
-        self.network.send(self.now, pipe, bytes as u32, tag);
     }
 
     fn end_of(&mut self, node: usize, peer: PeerId) -> Option<&mut End> {
