@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use swarmdisk_core::geometry::{ChunkIndex, Geometry};
-use swarmdisk_core::policy::{FORECAST_MAX, Guess, InOrder, Order, Owners, Supply, WindowedRandom};
+use swarmdisk_core::policy::{FORECAST_MAX, Guess, InOrder, Order, Owners, Rarest, Supply, WindowedRandom};
 use swarmdisk_core::rng::Rng;
 use swarmdisk_core::time::{Duration, Instant};
 
@@ -24,10 +24,6 @@ struct Multiples {
 impl Supply for Multiples {
     fn holders(&self, chunk: ChunkIndex) -> u16 {
         if chunk.get().is_multiple_of(self.held) { u16::MAX } else { 0 }
-    }
-
-    fn can_ask(&self, chunk: ChunkIndex) -> bool {
-        self.holders(chunk) > 0
     }
 
     fn has_room(&self) -> bool {
@@ -85,6 +81,7 @@ order_contract!(in_order_keeps_the_contract, InOrder);
 order_contract!(windowed_random_keeps_the_contract, WindowedRandom::default());
 order_contract!(windowed_random_without_soonest_keeps_the_contract, WindowedRandom { soonest_every: 0 });
 order_contract!(windowed_random_of_soonest_alone_keeps_the_contract, WindowedRandom { soonest_every: 1 });
+order_contract!(rarest_keeps_the_contract, Rarest);
 order_contract!(owners_keeps_the_contract, Owners::default());
 
 #[test]
@@ -122,4 +119,41 @@ fn the_soonest_is_picked_often_and_all_others_sometimes() {
     assert!((1000..1250).contains(&count(0)), "{}", count(0));
     assert!((1..10).all(|index| count(index) > 50));
     assert!(picks(InOrder, &[10; 20], 7).iter().all(|pick| *pick == Some(0)));
+}
+
+/// So many nodes hold a chunk as its number, from the window's end on: the later, the rarer; the last only seeds have.
+struct Rarer {
+    last: u32,
+    seed_has_room: bool,
+}
+
+impl Supply for Rarer {
+    fn holders(&self, chunk: ChunkIndex) -> u16 {
+        ((self.last - chunk.get()) / 2) as u16
+    }
+
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    fn seed_has_room(&self) -> bool {
+        self.seed_has_room
+    }
+
+    fn owns(&self, _chunk: ChunkIndex) -> bool {
+        false
+    }
+}
+
+#[test]
+fn the_rarest_is_picked_and_those_alike_in_turn() {
+    let picked = |seed_has_room| -> BTreeSet<Option<usize>> {
+        let mut rng = Rng::new(3);
+        let supply = Rarer { last: 99, seed_has_room };
+        (0..1000).map(|_| Rarest.pick(Instant::ZERO, &window(100), &supply, &mut rng)).collect()
+    };
+    assert_eq!(picked(true), [Some(98), Some(99)].into(), "what only seeds have");
+    assert_eq!(picked(false), [Some(96), Some(97)].into(), "of what nodes hold, as no seed can be asked");
+    let nobody = Multiples { held: CHUNKS, owned: CHUNKS, seed_has_room: false };
+    assert_eq!(Rarest.pick(Instant::ZERO, &window(100)[1..], &nobody, &mut Rng::new(3)), None);
 }

@@ -8,6 +8,7 @@
 //! | [`world`] | engines, connections, guests and faults on the virtual clock |
 //! | [`outcome`], [`bounds`], [`report`] | what came of it, what no swarm can beat, tables and pages |
 //! | [`sweep`] | grids of scenarios |
+//! | [`policies`] | the comparison of policies as a document |
 //! | [`priority`] | what bulk fetches cost a guest that has demand misses |
 //! | [`swarm`] | swarms and faults drawn from seeds, and checkers of what must hold |
 //! | [`cli`] | the command |
@@ -17,6 +18,7 @@ pub mod cli;
 pub mod model;
 pub mod network;
 pub mod outcome;
+pub mod policies;
 pub mod priority;
 pub mod report;
 pub mod scenario;

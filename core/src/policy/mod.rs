@@ -14,7 +14,7 @@ mod sequential;
 
 pub use live::{Lesson, Live, TELLERS_MAX};
 pub use mixed::Mixed;
-pub use order::{InOrder, Owners, WindowedRandom};
+pub use order::{InOrder, Owners, Rarest, WindowedRandom};
 pub use profile::Profile;
 pub use selector::ExpectedCompletion;
 pub use sequential::{STREAMS_MAX, Sequential};
@@ -160,7 +160,9 @@ pub trait Supply {
     /// How many linked nodes, seeds not counted, hold the chunk.
     fn holders(&self, chunk: ChunkIndex) -> u16;
     /// Whether one of these can be asked for it now; those that have said that they are busy may be among them.
-    fn can_ask(&self, chunk: ChunkIndex) -> bool;
+    fn can_ask(&self, chunk: ChunkIndex) -> bool {
+        self.holders(chunk) > 0
+    }
     /// Whether this node, of itself and the nodes that it is linked with, is the one that shall fetch the chunk from a seed.
     fn owns(&self, chunk: ChunkIndex) -> bool;
     /// Whether nodes can be asked for one more chunk that no guest waits for.

@@ -44,6 +44,25 @@ impl Order for InOrder {
     }
 }
 
+/// The rarest of the window first, as BitTorrent does it: what fewest nodes hold, first of all what only seeds have; of those
+/// that are alike a random one. If no seed can be asked, the rarest of what nodes hold.
+#[derive(Debug, Default, Copy, Clone, PartialEq, Eq)]
+pub struct Rarest;
+
+impl Order for Rarest {
+    fn pick(&mut self, _now: Instant, window: &[Guess], supply: &dyn Supply, rng: &mut Rng) -> Option<usize> {
+        if window.is_empty() || !supply.has_room() {
+            return None;
+        }
+        let least = u16::from(!supply.seed_has_room());
+        // The first of the rarest from a random place on is a random one of them, nearly.
+        let start = rng.below(window.len() as u32) as usize;
+        let places = (start..window.len()).chain(0..start);
+        let held = places.map(|index| (supply.holders(window[index].chunk), index));
+        held.filter(|(holders, _)| *holders >= least).min_by_key(|(holders, _)| *holders).map(|(_, index)| index)
+    }
+}
+
 /// Each chunk has an owner among the nodes, drawn by rendezvous hashing, who alone fetches it from a seed, the soonest first;
 /// all others wait until a node that they are linked with holds it. Of what nodes hold, half of the picks take the soonest,
 /// the others the rarest of what is near, so that nodes in lockstep have something to trade.

@@ -1,5 +1,6 @@
 //! The arguments of each command.
 
+use crate::policies::Counts;
 use crate::sweep::{Axis, Seeds};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -32,6 +33,10 @@ pub enum Command {
     Network(Network),
     /// Run a scenario at every point of a grid and write a row of CSV each
     Sweep(Sweep),
+    /// Compare policies: run them all, write a document with the tables and a plot beside it
+    ///
+    /// Takes some minutes. The same scenarios and arguments give the same document each time.
+    Policies(Policies),
 }
 
 /// Arguments of `run`.
@@ -201,6 +206,29 @@ pub struct Sweep {
     /// Drop the rows that are there
     #[arg(long)]
     pub restart: bool,
+}
+
+/// Arguments of `policies`.
+#[derive(Debug, ClapArgs)]
+pub struct Policies {
+    /// Write the document into this Markdown file, and the plot beside it, as .svg
+    #[arg(long, value_name = "FILE.md")]
+    pub out: PathBuf,
+    /// The folder that has vmtorrent.toml and vmtorrent-own.toml
+    #[arg(long, value_name = "DIR", default_value = crate::policies::FOLDER)]
+    pub scenarios: PathBuf,
+    /// Nodes in the tables of policies
+    #[arg(long, value_name = "N1,N2", default_value = crate::policies::NODES)]
+    pub nodes: Counts,
+    /// Nodes in the table against VMTorrent's own policy
+    #[arg(long, value_name = "N1,N2", default_value = crate::policies::GRID)]
+    pub grid: Counts,
+    /// Run each point with these seeds, and show the middle one
+    #[arg(long, value_name = "N..M", default_value = crate::policies::SEEDS)]
+    pub seeds: Seeds,
+    /// Runs at a time; by default one a core
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub threads: Option<u16>,
 }
 
 /// What else is done with sweeps.

@@ -6,6 +6,7 @@
 mod args;
 mod interrupt;
 mod network;
+mod policies;
 mod replay;
 mod run;
 mod swarm;
@@ -71,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Shrink(args) => swarm::shrink(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Sweep(args) => sweep::run(&args),
+        Command::Policies(args) => policies::run(&args),
     };
     match outcome {
         Ok(code) => code,

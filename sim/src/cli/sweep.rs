@@ -37,7 +37,7 @@ pub(super) fn run(args: &Sweep) -> Result<ExitCode, Failure> {
     let interrupt = interrupt::flag()?;
     let options = Options { out, threads, shard, restart: args.restart, interrupt: &interrupt };
     let started = Instant::now();
-    let mut show = Show::new(&plan);
+    let mut show = Show::new("sweep", &plan);
     let report = run_sweep(&plan, &options, |status| show.update(status));
     drop(show);
     let Report { all, kept, point_count } = report.map_err(|error| match error {
@@ -68,7 +68,9 @@ fn join(args: &Merge) -> Result<ExitCode, Failure> {
 }
 
 /// Shows how far it has come: a bar on a terminal, plain lines elsewhere.
-struct Show<'a> {
+pub(super) struct Show<'a> {
+    /// What is run.
+    name: &'a str,
     plan: &'a Plan,
     bar: Option<ProgressBar>,
     /// When it began, and when the last line was written.
@@ -76,15 +78,15 @@ struct Show<'a> {
 }
 
 impl<'a> Show<'a> {
-    fn new(plan: &'a Plan) -> Self {
+    pub(super) fn new(name: &'a str, plan: &'a Plan) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("{wide_bar} {pos} of {len} points{prefix}\n{wide_msg}");
             ProgressBar::no_length().with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
-        Self { plan, bar, lines: None }
+        Self { name, plan, bar, lines: None }
     }
 
-    fn update(&mut self, status: &Status<'_>) {
+    pub(super) fn update(&mut self, status: &Status<'_>) {
         let is_first = self.lines.is_none();
         let now = Instant::now();
         let (began, last) = *self.lines.get_or_insert((now, now));
@@ -92,12 +94,12 @@ impl<'a> Show<'a> {
             bar.set_length(status.all as u64);
             bar.set_position(status.done as u64);
             bar.set_prefix(left(status, now - began));
-            bar.set_message(self.running(status));
+            bar.set_message(format!("{}: {}", self.name, self.running(status)));
         } else if is_first || now - last >= LINE_EVERY {
             self.lines = Some((began, now));
             let (left, running) = (left(status, now - began), self.running(status));
             let and = if running.is_empty() { "" } else { "; " };
-            output::remark(format_args!("sweep: {} of {} points{left}{and}{running}", status.done, status.all));
+            output::remark(format_args!("{}: {} of {} points{left}{and}{running}", self.name, status.done, status.all));
         }
     }
 

@@ -5,8 +5,8 @@ use swarmdisk_core::engine::Engine;
 use swarmdisk_core::format::profile::ProfileEntry;
 use swarmdisk_core::ids::PeerId;
 use swarmdisk_core::policy::{
-    Candidate, ExpectedCompletion, Guess, InOrder, Lesson, Live, Mixed, Order, Outcome, Owners, Profile, Selector,
-    Sequential, Supply, Want, WindowedRandom,
+    Candidate, ExpectedCompletion, Guess, InOrder, Lesson, Live, Mixed, Order, Outcome, Owners, Profile, Rarest,
+    Selector, Sequential, Supply, Want, WindowedRandom,
 };
 use swarmdisk_core::rng::Rng;
 use swarmdisk_core::time::Instant;
@@ -21,6 +21,8 @@ pub enum AnyOrder {
     WindowedRandom(WindowedRandom),
     /// The soonest first.
     InOrder(InOrder),
+    /// The rarest first.
+    Rarest(Rarest),
     /// Each chunk from a seed by its owner alone.
     Owners(Owners),
 }
@@ -30,6 +32,7 @@ impl Order for AnyOrder {
         match self {
             Self::WindowedRandom(order) => order.pick(now, window, supply, rng),
             Self::InOrder(order) => order.pick(now, window, supply, rng),
+            Self::Rarest(order) => order.pick(now, window, supply, rng),
             Self::Owners(order) => order.pick(now, window, supply, rng),
         }
     }
@@ -38,6 +41,7 @@ impl Order for AnyOrder {
         match self {
             Self::WindowedRandom(order) => order.next_pick(),
             Self::InOrder(order) => order.next_pick(),
+            Self::Rarest(order) => order.next_pick(),
             Self::Owners(order) => order.next_pick(),
         }
     }
@@ -97,6 +101,7 @@ pub fn make<'a>(
             AnyOrder::WindowedRandom(WindowedRandom { soonest_every: policy.soonest_every })
         }
         scenario::Order::InOrder => AnyOrder::InOrder(InOrder),
+        scenario::Order::Rarest => AnyOrder::Rarest(Rarest),
         scenario::Order::Owners => AnyOrder::Owners(Owners::default()),
     };
     let selector = match policy.selector {

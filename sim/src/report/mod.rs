@@ -9,9 +9,11 @@
 //! | `progress` | what stderr shows meanwhile |
 //! | `table` | the rows, for a terminal and for the page |
 //! | `plots` | the plots |
+//! | `growth` | a plot in a file of its own: how something grows with the number of nodes |
 //! | `svg` | drawing surfaces, axes, bars |
 //! | `page` | the page |
 
+mod growth;
 mod page;
 mod plots;
 mod progress;
@@ -20,6 +22,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use growth::{Curve, growth};
 pub use page::page;
 pub use progress::Progress;
 pub use table::table;

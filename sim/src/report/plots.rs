@@ -1,6 +1,6 @@
 //! The plots of a page: which figures, and how they are read.
 
-use super::svg::{Area, Axes, Bar, Drawn, Line, QUIET, bars, bars_end, bars_height, lines, svg};
+use super::svg::{Area, Axes, Bar, Drawn, Line, QUIET, Scale, bars, bars_end, bars_height, lines, svg};
 use super::table::by_use;
 use super::{seconds, share};
 use crate::outcome::{LinkOutcome, NodeOutcome, Outcome};
@@ -17,8 +17,8 @@ const CUT: &str = " The longest bar is cut.";
 const LINKS_MAX: usize = 16;
 
 // Each is told from white and from near black, and from the others by those who see fewer colours.
-const BLUE: RGBColor = RGBColor(46, 125, 221);
-const ORANGE: RGBColor = RGBColor(222, 98, 32);
+pub(super) const BLUE: RGBColor = RGBColor(46, 125, 221);
+pub(super) const ORANGE: RGBColor = RGBColor(222, 98, 32);
 const GREEN: RGBColor = RGBColor(24, 150, 106);
 
 /// A plot with what stands above and below it.
@@ -52,7 +52,13 @@ fn boot_times(outcome: &Outcome) -> io::Result<Plot> {
         Line { color: BLUE, is_dashed: false, points: cumulative(run.collect(), all) },
     ];
     let x_max = curves.iter().filter_map(|curve| curve.points.last()).map(|(x, _)| *x).fold(0.0, f64::max) * 1.05;
-    let axes = Axes { x_max, y_max: 100.0, x_title: "time from the node's start, s", y_title: "nodes, %" };
+    let axes = Axes {
+        x_max,
+        y_max: 100.0,
+        x_title: "time from the node's start, s",
+        y_title: "nodes, %",
+        scale: Scale::Plain,
+    };
     let note = match outcome.booted_count {
         0 => "No node had booted: there is no curve of boot times.".into(),
         _ => String::new(),
@@ -149,7 +155,7 @@ fn over_time(outcome: &Outcome) -> io::Result<Plot> {
         for (number, (area, (points, color, y_title))) in [first, second, last].iter().zip(&panels).enumerate() {
             let y_max = points.iter().map(|(_, y)| *y).fold(0.0, f64::max) * 1.1;
             let x_title = if number == 2 { "virtual time, s" } else { "" };
-            let axes = Axes { x_max: end as f64 / 1e6, y_max, x_title, y_title };
+            let axes = Axes { x_max: end as f64 / 1e6, y_max, x_title, y_title, scale: Scale::Plain };
             lines(area, &axes, &[Line { color: *color, is_dashed: false, points: points.clone() }], true)?;
         }
         Ok(())
@@ -199,7 +205,13 @@ fn stall(outcome: &Outcome) -> io::Result<Plot> {
     };
     let points: Vec<_> = bins.iter().enumerate().flat_map(step).collect();
     let y_max = points.iter().map(|(_, y)| *y).fold(0.0, f64::max) * 1.1;
-    let axes = Axes { x_max: 100.0, y_max, x_title: "reads that the guest had done, %", y_title: "waited, ms" };
+    let axes = Axes {
+        x_max: 100.0,
+        y_max,
+        x_title: "reads that the guest had done, %",
+        y_title: "waited, ms",
+        scale: Scale::Plain,
+    };
     Ok(Plot {
         title,
         legend: Vec::new(),

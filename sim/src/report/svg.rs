@@ -38,6 +38,16 @@ pub(super) struct Axes<'a> {
     pub y_max: f64,
     pub x_title: &'a str,
     pub y_title: &'a str,
+    pub scale: Scale,
+}
+
+/// What a place on both axes stands for.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(super) enum Scale {
+    /// Itself.
+    Plain,
+    /// A power of two: each step is twice the one before.
+    Doubling,
 }
 
 /// A bar of a chart.
@@ -72,7 +82,9 @@ pub(super) fn lines(area: &Area<'_>, axes: &Axes<'_>, lines: &[Line], is_filled:
         .y_label_area_size(68)
         .build_cartesian_2d(0.0..positive(axes.x_max), 0.0..positive(axes.y_max))?;
     let has_x = !axes.x_title.is_empty();
-    let (x_label, y_label) = (|x: &f64| if has_x { number(*x) } else { String::new() }, |y: &f64| number(*y));
+    let shown = |at: f64| if axes.scale == Scale::Doubling { number(at.exp2()) } else { number(at) };
+    let (x_label, y_label) = (|x: &f64| if has_x { shown(*x) } else { String::new() }, |y: &f64| shown(*y));
+    let ticks = |end: f64| if axes.scale == Scale::Doubling { end as usize + 1 } else { 6 };
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
@@ -81,8 +93,8 @@ pub(super) fn lines(area: &Area<'_>, axes: &Axes<'_>, lines: &[Line], is_filled:
         .set_all_tick_mark_size(5)
         .label_style(("sans-serif", TEXT))
         .axis_desc_style(("sans-serif", TEXT))
-        .x_labels(6)
-        .y_labels(6)
+        .x_labels(ticks(axes.x_max))
+        .y_labels(ticks(axes.y_max))
         .x_label_formatter(&x_label)
         .y_label_formatter(&y_label)
         .x_desc(axes.x_title)
@@ -213,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_drawing_has_the_colour_and_width_of_its_page() {
-        let axes = Axes { x_max: f64::NAN, y_max: 0.0, x_title: "time, s", y_title: "<y>" };
+        let axes = Axes { x_max: f64::NAN, y_max: 0.0, x_title: "time, s", y_title: "<y>", scale: Scale::Plain };
         let svg = svg("a < b", 200, |area| lines(area, &axes, &[], true)).unwrap();
         assert!(svg.starts_with("<svg viewBox=\"0 0 480 200\" role=\"img\" aria-label=\"a &lt; b\">"), "{svg}");
         assert!(svg.contains("currentColor") && !svg.contains("#000000") && !svg.contains("http"), "{svg}");

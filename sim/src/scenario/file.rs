@@ -164,6 +164,9 @@ impl Scenario {
         {
             return Err(("seeds.links", "a seed takes 1 to 65535 links".into()));
         }
+        if self.seeds.unchoked_for < Span::millis(1) {
+            return Err(("seeds.unchoked-for", "a node is served for some time; 1ms is the least".into()));
+        }
         self.policies().try_for_each(check_policy)?;
         Ok(())
     }
@@ -323,6 +326,7 @@ mod tests {
             ("[policy]\ntimeout = \"0s\"\n", 2),
             ("[policy]\nunsent = 0\n", 2),
             ("[seeds]\nunsent = 0\n", 2),
+            ("[seeds]\nunchoked-for = \"0s\"\n", 2),
             ("[host]\ncapacity = 0\n", 2),
         ] {
             assert!(message(text).starts_with(&format!("a.toml:{line}: ")), "{}", message(text));

@@ -10,7 +10,7 @@ mod policy;
 mod values;
 
 pub use file::{ScenarioError, load, load_with};
-pub use policy::{Fill, Order, Policy, Prefetch, Selector};
+pub use policy::{Fill, Order, Policy, Prefetch, Redirect, Selector};
 pub use values::{Factor, Rate, Share, Size, Span};
 
 use serde::{Deserialize, Serialize};
@@ -237,12 +237,25 @@ pub struct Seeds {
     pub links: u16,
     /// Bytes that each hands over before it waits for them to leave; small when its rate is limited.
     pub unsent: Size,
+    /// Nodes that each serves at a time beside one more, as BitTorrent's seeds do; none: all that ask.
+    pub unchoked: Option<u16>,
+    /// For how long each of these is served while others wait; the one more for three times as long.
+    pub unchoked_for: Span,
 }
 
 impl Default for Seeds {
     fn default() -> Self {
         let rate = Rate(12_500_000);
-        Self { count: 1, up: rate, down: rate, apart: false, links: 1000, unsent: Size(4 << 20) }
+        Self {
+            count: 1,
+            up: rate,
+            down: rate,
+            apart: false,
+            links: 1000,
+            unsent: Size(4 << 20),
+            unchoked: None,
+            unchoked_for: Span::secs(10),
+        }
     }
 }
 

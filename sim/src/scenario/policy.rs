@@ -27,8 +27,20 @@ pub enum Order {
     WindowedRandom,
     /// The soonest first.
     InOrder,
+    /// What fewest nodes hold first, in a window.
+    Rarest,
     /// Each chunk from a seed by its owner alone, from others otherwise.
     Owners,
+}
+
+/// What a seed does with a request for what it has sent before.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Redirect {
+    /// Names a node to ask instead.
+    On,
+    /// Sends it again.
+    Off,
 }
 
 /// The choice of peers.
@@ -59,6 +71,8 @@ pub struct Policy {
     pub prefetch: Prefetch,
     /// Their order.
     pub order: Order,
+    /// Whether seeds redirect.
+    pub redirect: Redirect,
     /// Whom to ask.
     pub selector: Selector,
     /// Entries of the profile, or chunks that other nodes' guests have touched, that are looked ahead; 0: as hosts do.
@@ -110,6 +124,7 @@ impl Default for Policy {
         Self {
             prefetch: Prefetch::Auto,
             order: Order::Owners,
+            redirect: Redirect::On,
             selector: Selector::ExpectedCompletion,
             window: 0,
             soonest_every: 2,

@@ -8,7 +8,7 @@ use super::Options;
 use crate::model::{Purpose, stream};
 use crate::scenario::{
     ArrivalKind, Arrivals, Factor, Fault, FaultKind, Fill, Group, Host, Image, Leaving, LeavingKind, Network, Order,
-    Policy, Prefetch, Profile, Rate, Scenario, Seeds, Selector, Share, Size, Span, Workload,
+    Policy, Prefetch, Profile, Rate, Redirect, Scenario, Seeds, Selector, Share, Size, Span, Workload,
 };
 use swarmdisk_core::rng::Rng;
 
@@ -167,6 +167,7 @@ impl Draws {
             // Of a node that lost its power the row lives on for a while; so there is room for more.
             links: (nodes * 4 + 16) as u16,
             unsent: Size(self.pick(&[128 << 10, 1 << 20, 4 << 20])),
+            ..Seeds::default()
         }
     }
 
@@ -277,6 +278,7 @@ impl Draws {
             timeout: Span::millis(if self.percent(50) { 10_000 } else { self.spread(1000, 20_000) }),
             patience: Span::millis(if self.percent(50) { 450 } else { self.spread(20, 2000) }),
             unsent: Size(self.pick(&[64 << 10, 512 << 10, 4 << 20])),
+            redirect: Redirect::On,
         }
     }
 

@@ -6,6 +6,7 @@
 
 use super::node::{CREDIT_BYTES, Link, Phase, address};
 use super::queue::What;
+
 use super::{Observation, Watch, World};
 use crate::network::{Nanos, Occurrence, PipeId};
 use swarmdisk_core::engine::{Event, Landing, PeerError, Received};
@@ -41,8 +42,8 @@ pub(super) struct End {
 pub(super) struct Connection {
     pub ends: [End; 2],
     /// None: closed, and perhaps another's by now.
-    pipes: [Option<PipeId>; 2],
-    generation: u32,
+    pub(super) pipes: [Option<PipeId>; 2],
+    pub(super) generation: u32,
     /// What waits until the two can reach each other, by the side that sent it.
     stuck: [Vec<u32>; 2],
 }
@@ -54,6 +55,8 @@ pub(super) enum Parcel {
     Bootstrap { node: u32, life: u32, pipe: PipeId, bytes: u32 },
     /// A frame's head.
     Head { connection: u32, generation: u32, from: u8, head: Box<[u8]> },
+    /// A frame of the host's own, of which its engine knows nothing.
+    Own { connection: u32, generation: u32, from: u8, head: Box<[u8]> },
     /// A frame's body.
     Body { connection: u32, generation: u32, from: u8, piece: u32, bytes: u32, is_genuine: bool },
     /// The sender has closed.
@@ -337,6 +340,7 @@ impl<W: Watch> World<'_, W> {
             Some(Parcel::Bootstrap { .. }) => return self.on_bootstrapped(tag),
             Some(
                 Parcel::Head { connection, generation, from, .. }
+                | Parcel::Own { connection, generation, from, .. }
                 | Parcel::Body { connection, generation, from, .. }
                 | Parcel::End { connection, generation, from },
             ) => (*connection, *generation, *from),
@@ -396,7 +400,8 @@ impl<W: Watch> World<'_, W> {
         let Some(parcel) = self.take_parcel(tag) else { return };
         match parcel {
             Parcel::Bootstrap { .. } => {}
-            Parcel::Head { connection, generation, from, head } => {
+            Parcel::Head { connection, generation, from, head }
+            | Parcel::Own { connection, generation, from, head } => {
                 if let Some((node, peer)) = self.receiver(connection, generation, from) {
                     self.on_head(node, peer, &head);
                     self.drain(node);
@@ -428,6 +433,9 @@ impl<W: Watch> World<'_, W> {
         let tally = &mut self.nodes[node].tally;
         tally.metadata_bytes += head.len() as u64;
         tally.frames += 1;
+        if self.is_put_off(node, peer, head) {
+            return;
+        }
         let now = self.engine_now(node);
         let Some(engine) = &mut self.nodes[node].engine else { return };
         let landing = match engine.receive(now, peer, head) {

@@ -13,14 +13,17 @@
 //! | `actions` | what engines ask for, carried out |
 //! | `guests` | what guests read |
 //! | `faults` | what goes wrong |
+//! | `choker` | a seed that serves few at a time |
 //! | `watch` | what checkers see |
 
 mod actions;
+mod choker;
 mod connections;
 mod faults;
 mod guests;
 mod node;
 mod queue;
+
 mod tally;
 mod watch;
 

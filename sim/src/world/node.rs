@@ -1,11 +1,12 @@
 //! A node: an engine, its cache, its guest, and what a host keeps for them.
 
+use super::choker::Choker;
 use super::queue::What;
 use super::tally::Counts;
 use super::{Observation, Tally, Watch, World};
 use crate::model::{Purpose, Setup, SimEngine, Store, chosen, learns, stream};
 use crate::network::{NEVER, Nanos};
-use crate::scenario::{Fill, Policy};
+use crate::scenario::{Fill, Policy, Redirect};
 use bumpalo::Bump;
 use swarmdisk_core::engine::{
     Change, Config, Contact, Demand, Engine, Event, Footprint, Limits, PeerRow, Served, Storage, Touch, Transfer,
@@ -65,6 +66,8 @@ pub(super) struct Node<'a> {
     /// Whether the body in a slot is genuine.
     pub slots: Vec<bool>,
     pub store: Store,
+    /// Of a seed that serves few at a time.
+    pub choker: Option<Choker>,
     pub guest: Option<Guest>,
     pub touches: Vec<u32>,
     /// What sockets have taken and the engine does not know yet.
@@ -99,6 +102,7 @@ impl Node<'_> {
             links: Vec::new(),
             slots: Vec::new(),
             store,
+            choker: None,
             guest: spec.script.map(|script| Guest { script, group: 0, waits: Vec::new(), waits_since: 0, reads_at: 0 }),
             touches: Vec::new(),
             taken: Vec::new(),
@@ -184,6 +188,11 @@ impl<'a, W: Watch> World<'a, W> {
         row.links.resize(limits.peers.into(), None);
         row.slots.clear();
         row.slots.resize(limits.transfers.into(), false);
+        let seeds = &self.setup.scenario.seeds;
+        row.choker = seeds
+            .unchoked
+            .filter(|_| spec.role == Role::Seed)
+            .map(|regular| Choker::new(regular, seeds.unchoked_for.0));
         for (first, count) in row.store.bits().runs(0) {
             if let Some(first) = image.geometry.piece(first) {
                 engine.handle(now, Event::Held { first, count });
@@ -313,7 +322,9 @@ fn lessons(touches: u16) -> usize {
 
 fn seed_limits(setup: &Setup) -> Limits {
     let scenario = &setup.scenario;
-    Limits { peers: scenario.seeds.links, requests_per_peer: scenario.seed_requests(), ..Limits::SEED }
+    // A seed that remembers nobody redirects nobody.
+    let served = if scenario.policy.redirect == Redirect::On { Limits::SEED.served } else { 0 };
+    Limits { peers: scenario.seeds.links, requests_per_peer: scenario.seed_requests(), served, ..Limits::SEED }
 }
 
 fn tuning(policy: &Policy) -> Tuning {
