@@ -14,6 +14,7 @@ use swarmdisk_core::format::recording::{
 use swarmdisk_core::format::superblock::{SUPERBLOCK_BYTES, Superblock};
 use swarmdisk_core::geometry::Geometry;
 use swarmdisk_core::ids::{Address, Digest, GuestId, NodeId, PeerId, SlotId, UploadId};
+use swarmdisk_core::locality::Locality;
 use swarmdisk_core::time::{Duration, Instant};
 use swarmdisk_core::wire::{Farewell, Role, WireError};
 
@@ -189,6 +190,7 @@ fn setup() -> Setup {
         image: IMAGE,
         role: Role::Node,
         listen: Address { ip: [1; 16], port: 7000 },
+        locality: Locality { zone: 1, rack: 2, host: 0x80 },
         manifest_bytes: 84,
         profile: Some(Offered { digest: IMAGE, bytes: 300 }),
         teach: true,

@@ -5,6 +5,7 @@
 //! something new, or at once after what may have made guesses wrong or left none.
 
 use super::Engine;
+use super::fetch::Whom;
 use super::stock::Stock;
 use crate::policy::{FORECAST_MAX, Forecast, Guess, Order, Predictor, Selector, Supply, Throughput};
 use crate::time::{Duration, Instant};
@@ -156,7 +157,9 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
                 break;
             }
             let guess = self.window.guesses.remove(index);
-            if self.start_guessed(now, guess) {
+            // Its patience is at an end: anybody may be asked for what is wanted next.
+            let anybody = index == 0 && now >= self.order.next_pick();
+            if self.start_guessed(now, guess, anybody) {
                 started = Some(index);
             } else {
                 let noted = in_vain.push((index, guess));
@@ -167,10 +170,11 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         started.is_some()
     }
 
-    fn start_guessed(&mut self, now: Instant, guess: Guess) -> bool {
+    fn start_guessed(&mut self, now: Instant, guess: Guess, anybody: bool) -> bool {
         let piece = self.geometry.chunk_piece(guess.chunk);
         let due = self.window.made_at + guess.due;
-        if !self.start(now, piece, Class::Prefetch, Instant::NEVER, None) {
+        let whom = if anybody { Whom::Anybody } else { Whom::Nearest };
+        if !self.start(now, piece, Class::Prefetch, Instant::NEVER, whom) {
             return false;
         }
         if let Some(index) = self.transfers.last_of(piece) {

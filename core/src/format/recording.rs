@@ -18,7 +18,7 @@ use crate::wire::{self, Full, HEAD_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 
 /// Version of recordings that this code writes and reads.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Length of what is before the first record.
 pub const START_BYTES: usize = 12;
 /// Longest payload of a record: a frame's head and what is said of it, or what an engine is made of.
@@ -348,6 +348,7 @@ mod tests {
     use super::*;
     use crate::engine::{Fill, Limits};
     use crate::ids::{Digest, NodeId};
+    use crate::locality::Locality;
     use crate::wire::{Farewell, Frame, Role};
     use proptest::prelude::*;
 
@@ -360,6 +361,7 @@ mod tests {
             image: Digest([0xff; 32]),
             role: Role::Seed,
             listen: Address { ip: [0xff; 16], port: u16::MAX },
+            locality: Locality { zone: u32::MAX, rack: u32::MAX, host: u32::MAX },
             manifest_bytes: u32::MAX,
             profile: Some(offered),
             teach: true,

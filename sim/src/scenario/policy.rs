@@ -73,6 +73,8 @@ pub struct Policy {
     pub fill: Fill,
     /// Background fill at this rate, from the start.
     pub fill_rate: Option<Rate>,
+    /// Whether nodes say where they stand, if there is more than one rack of them.
+    pub locality: bool,
     /// Links that a node tries to have.
     pub links: u16,
     /// Links that it takes.
@@ -115,6 +117,7 @@ impl Default for Policy {
             touches: limits.touches,
             fill: Fill::Off,
             fill_rate: None,
+            locality: true,
             links: tuning.links,
             links_max: limits.peers,
             requests_per_peer: limits.requests_per_peer,

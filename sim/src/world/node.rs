@@ -225,6 +225,7 @@ impl<'a, W: Watch> World<'a, W> {
             image: image.digest,
             role: spec.role,
             listen: address(node, 0),
+            locality: self.setup.locality(node),
             manifest_bytes: image.manifest_bytes,
             profile: None,
             teach: !is_seed,
