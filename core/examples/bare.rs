@@ -176,7 +176,16 @@ fn fetch(mut engine: ThisEngine<'static>) -> Option<()> {
 /// What the seed says first.
 fn greet(engine: &mut ThisEngine<'_>, now: Instant, peer: PeerId) -> Option<()> {
     let (node, listen, role) = (NodeId([2; 16]), Address::NONE, Role::Seed);
-    let hello = Hello { version: wire::VERSION, features: 0, image: IMAGE, node, listen, role, requests_max: 16, locality: Locality::NONE };
+    let hello = Hello {
+        version: wire::VERSION,
+        features: 0,
+        image: IMAGE,
+        node,
+        listen,
+        role,
+        requests_max: 16,
+        locality: Locality::NONE,
+    };
     say(engine, now, peer, &Frame::Hello(hello))?;
     let mut list = [0; 16];
     let mut runs = RunsEncoder::new(&mut list, 0);

@@ -172,7 +172,16 @@ impl Crowd {
         node.0[..2].copy_from_slice(&number.to_le_bytes());
         let (features, requests_max) = (0, 16);
         let (version, image) = (wire::VERSION, self.config.image);
-        let hello = Hello { version, features, image, node, listen: address, role: Role::Node, requests_max, locality: Locality::NONE };
+        let hello = Hello {
+            version,
+            features,
+            image,
+            node,
+            listen: address,
+            role: Role::Node,
+            requests_max,
+            locality: Locality::NONE,
+        };
         self.hear(peer, &Frame::Hello(hello));
         self.settle(self.now + PACE_MICROS);
         peer

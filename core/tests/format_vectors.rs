@@ -213,8 +213,8 @@ fn setup() -> Setup {
 fn recording() {
     let expected = bytes(
         "53 57 41 52 4d 52 45 43   # magic: SWARMREC
-         02 00 00 00               # version 2
-         ab 00                     # 171 bytes follow, and a CRC32
+         03 00 00 00               # version 3
+         af 00                     # 175 bytes follow, and a CRC32
          00                        # what the engine is made of
          0a                        # when: 10 µs
          f0 93 09 10               # image: 150,000 bytes in chunks of 2^16 bytes
@@ -225,6 +225,7 @@ fn recording() {
          {image}
          00                        # role: node
          01 01 01 01 01 01 01 01 01 01 01 01 01 01 01 01 d8 36   # listens at port 7000
+         01 02 80 01               # stands in zone 0x01, rack 0x02, host 0x80
          54                        # the manifest's length: 84
          01 {image} ac 02          # offers a profile: hash; 300 bytes
          01                        # seeds that learn are told
@@ -244,7 +245,7 @@ fn recording() {
          01 80 40 ac 02            # live learning of 8192 chunks, 300 ahead
          00                        # no sequential readers
          00 00                     # owners; expected completion
-         b4 cc 08 7f               # CRC32 from the length on
+         78 0c 42 66               # CRC32 from the length on
          14 00                     # 20 bytes
          01 02 ac 02 ff            # an entry of the profile: chunk 2, at 300 ms, in all runs of the first group
          {zeros 15}                # and in none of the others

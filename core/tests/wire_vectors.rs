@@ -49,8 +49,16 @@ fn vectors() -> BTreeMap<&'static str, Vec<u8>> {
 
 /// What the sections say.
 fn frames() -> Vec<(&'static str, Frame<'static>)> {
-    let hello =
-        Hello { version: 1, features: 0, image: IMAGE, node: NODE, listen: IPV4, role: Role::Seed, requests_max: 300, locality: Locality::NONE };
+    let hello = Hello {
+        version: 1,
+        features: 0,
+        image: IMAGE,
+        node: NODE,
+        listen: IPV4,
+        role: Role::Seed,
+        requests_max: 300,
+        locality: Locality::NONE,
+    };
     let other_hello = Hello {
         version: u16::MAX,
         features: 1 << 63,
@@ -109,7 +117,8 @@ fn frames() -> Vec<(&'static str, Frame<'static>)> {
 
 /// The first stands in rack 7 of zone a, of the other nothing is known.
 const LOCATED: [u8; 24] = [
-    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0x4f, 0x63, 0xa1, 0x64, 0x1e, 0xab, 0xca, 0x5c, 0, 0, 0, 0, // zone, rack, no host
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 ];
 
 const PACKED: [u8; 36] = {

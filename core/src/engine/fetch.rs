@@ -361,7 +361,8 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             let Some(number) = held.next(self.fill_next, false).or_else(|| held.next(0, false)) else { return };
             self.fill_next = number + 1;
             let Some(piece) = self.geometry.piece(number) else { return };
-            if !bitmap_get(self.own.flight, piece) && self.start(now, piece, Class::Fill, Instant::NEVER, Whom::Nearest) {
+            if !bitmap_get(self.own.flight, piece) && self.start(now, piece, Class::Fill, Instant::NEVER, Whom::Nearest)
+            {
                 let pause = u64::from(self.mean_bytes).saturating_mul(1_000_000) / rate;
                 self.fill_at = self.fill_at.max(now) + Duration::from_micros(pause);
             }
@@ -381,14 +382,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     }
 
     /// Begins a fetch, if there is a peer to ask and a row to note it in.
-    pub(super) fn start(
-        &mut self,
-        now: Instant,
-        piece: PieceIndex,
-        class: Class,
-        since: Instant,
-        whom: Whom,
-    ) -> bool {
+    pub(super) fn start(&mut self, now: Instant, piece: PieceIndex, class: Class, since: Instant, whom: Whom) -> bool {
         if now < self.paused_until || !self.transfers.has_room() {
             return false;
         }
@@ -464,14 +458,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     }
 
     /// A peer that may be asked, unless it is busy or the one not to be asked.
-    fn candidate(
-        &self,
-        now: Instant,
-        index: usize,
-        class: Class,
-        piece: PieceIndex,
-        whom: Whom,
-    ) -> Option<Candidate> {
+    fn candidate(&self, now: Instant, index: usize, class: Class, piece: PieceIndex, whom: Whom) -> Option<Candidate> {
         let (link, peer) = (self.peers.at(index), self.peers.id(index));
         if link.may_be_late(piece.get()) || self.transfers.cancelling(peer, piece.get()).is_some() {
             return None;

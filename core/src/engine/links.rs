@@ -13,7 +13,9 @@ use crate::ids::{Address, NodeId, PeerId};
 use crate::locality::Nearness;
 use crate::policy::{Order, Predictor, Selector};
 use crate::time::{Duration, Instant};
-use crate::wire::{self, ADDRESS_BYTES, Farewell, Frame, Hello, LIST_BYTES_MAX, LOCALITY_BYTES, Map, Offer, Pieces, Role, RunsEncoder};
+use crate::wire::{
+    self, ADDRESS_BYTES, Farewell, Frame, Hello, LIST_BYTES_MAX, LOCALITY_BYTES, Map, Offer, Pieces, Role, RunsEncoder,
+};
 
 /// Changes announced in one frame: a run takes at most 6 bytes.
 const CHANGES_MAX: usize = 192;

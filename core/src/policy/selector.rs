@@ -57,6 +57,7 @@ fn cost_micros(want: &Want, candidate: &Candidate, nearest: Nearness) -> u64 {
         (Role::Seed, _) => SEED_BULK_FACTOR,
     };
     let levels = candidate.nearness.levels_beyond(nearest);
-    let (times, of) = if want.class == Class::Demand { (3u64.pow(levels), 2u64.pow(levels)) } else { (2u64.pow(levels), 1) };
+    let (times, of) =
+        if want.class == Class::Demand { (3u64.pow(levels), 2u64.pow(levels)) } else { (2u64.pow(levels), 1) };
     (expected.saturating_mul(times) / of).saturating_mul(factor << candidate.failures.min(8))
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use swarmdisk_core::engine::{Event, Landing, Received, Verdict};
 use swarmdisk_core::geometry::{ChunkIndex, PieceIndex};
 use swarmdisk_core::ids::{Address, Digest, GuestId, NodeId, PeerId, SlotId, UploadId};
+use swarmdisk_core::locality::Locality;
 use swarmdisk_core::wire::*;
 
 /// A call, drawn: what kind, and three numbers from which the rest follows.
@@ -39,6 +40,10 @@ fn any_of<T: Copy + serde::de::DeserializeOwned>(issued: &[T], pick: u32, other:
 
 fn some_address(number: u32) -> Address {
     net::address(number as usize % 9)
+}
+
+fn some_locality(number: u32) -> Locality {
+    Locality { zone: number % 2, rack: number % 3, host: number % 5 }
 }
 
 fn encoded(frame: &Frame<'_>) -> Vec<u8> {

@@ -7,5 +7,6 @@ mod fetching;
 mod hand;
 mod keeping;
 mod linking;
+mod locality;
 mod serving;
 mod teaching;

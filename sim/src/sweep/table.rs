@@ -43,6 +43,7 @@ const COLUMNS: &[Column] = &[
     ("origin_amplification", |o| Ratio(o.totals.origin_amplification).to_string()),
     ("peer_bytes", |o| o.totals.peer_bytes.to_string()),
     ("far_bytes", |o| o.totals.far_bytes.to_string()),
+    ("cross_rack_working_sets_per_rack", |o| Ratio(o.totals.cross_rack_working_sets_per_rack).to_string()),
     ("metadata_bytes", |o| o.totals.metadata_bytes.to_string()),
     ("upload_max_over_mean", |o| Ratio(o.totals.upload_max_over_mean).to_string()),
     ("frames", |o| o.totals.frames.to_string()),
