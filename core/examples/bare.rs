@@ -15,6 +15,7 @@ use swarmdisk_core::format::superblock::{SUPERBLOCK_BYTES, Superblock};
 use swarmdisk_core::format::{held, leaf};
 use swarmdisk_core::geometry::{Geometry, LEAF_CHUNKS, Piece};
 use swarmdisk_core::ids::{Address, Digest, GuestId, NodeId, PeerId};
+use swarmdisk_core::locality::Locality;
 use swarmdisk_core::policy::{ExpectedCompletion, Lesson, Live, Mixed, Profile, Sequential, WindowedRandom};
 use swarmdisk_core::time::Instant;
 use swarmdisk_core::wire::{self, Data, Decoded, Frame, HEAD_BYTES_MAX, Hello, LinkKind, Map, Role, RunsEncoder};
@@ -130,6 +131,7 @@ fn config() -> Config {
         image: IMAGE,
         role: Role::Node,
         listen: Address::NONE,
+        locality: Locality::NONE,
         manifest_bytes: 0,
         payload_bytes: 0,
         profile: None,
@@ -175,7 +177,16 @@ fn fetch(mut engine: ThisEngine<'static>) -> Option<()> {
 /// What the seed says first.
 fn greet(engine: &mut ThisEngine<'_>, now: Instant, peer: PeerId) -> Option<()> {
     let (node, listen, role) = (NodeId([2; 16]), Address::NONE, Role::Seed);
-    let hello = Hello { version: wire::VERSION, features: 0, image: IMAGE, node, listen, role, requests_max: 16 };
+    let hello = Hello {
+        version: wire::VERSION,
+        features: 0,
+        image: IMAGE,
+        node,
+        listen,
+        role,
+        requests_max: 16,
+        locality: Locality::NONE,
+    };
     say(engine, now, peer, &Frame::Hello(hello))?;
     let mut list = [0; 16];
     let mut runs = RunsEncoder::new(&mut list, 0);

@@ -12,6 +12,7 @@ use std::hint::black_box;
 use swarmdisk_core::engine::{Action, Body, Config, Engine, Event, Fill, Footprint, Limits};
 use swarmdisk_core::geometry::Geometry;
 use swarmdisk_core::ids::{Address, NodeId, PeerId};
+use swarmdisk_core::locality::Locality;
 use swarmdisk_core::policy::{ExpectedCompletion, Mixed, WindowedRandom};
 use swarmdisk_core::rng::Rng;
 use swarmdisk_core::time::Instant;
@@ -171,7 +172,16 @@ impl Crowd {
         node.0[..2].copy_from_slice(&number.to_le_bytes());
         let (features, requests_max) = (0, 16);
         let (version, image) = (wire::VERSION, self.config.image);
-        let hello = Hello { version, features, image, node, listen: address, role: Role::Node, requests_max };
+        let hello = Hello {
+            version,
+            features,
+            image,
+            node,
+            listen: address,
+            role: Role::Node,
+            requests_max,
+            locality: Locality::NONE,
+        };
         self.hear(peer, &Frame::Hello(hello));
         self.settle(self.now + PACE_MICROS);
         peer

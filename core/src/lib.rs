@@ -22,6 +22,7 @@ pub mod engine;
 pub mod format;
 pub mod geometry;
 pub mod ids;
+pub mod locality;
 pub mod policy;
 pub mod rng;
 pub mod time;

@@ -14,6 +14,7 @@ use swarmdisk_core::format::recording::{
 use swarmdisk_core::format::superblock::{SUPERBLOCK_BYTES, Superblock};
 use swarmdisk_core::geometry::Geometry;
 use swarmdisk_core::ids::{Address, Digest, GuestId, NodeId, PeerId, SlotId, UploadId};
+use swarmdisk_core::locality::Locality;
 use swarmdisk_core::time::{Duration, Instant};
 use swarmdisk_core::wire::{Farewell, Role, WireError};
 
@@ -189,6 +190,7 @@ fn setup() -> Setup {
         image: IMAGE,
         role: Role::Node,
         listen: Address { ip: [1; 16], port: 7000 },
+        locality: Locality { zone: 1, rack: 2, host: 0x80 },
         manifest_bytes: 84,
         payload_bytes: 3000,
         profile: Some(Offered { digest: IMAGE, bytes: 300 }),
@@ -224,6 +226,7 @@ fn recording() {
          {image}
          00                        # role: node
          01 01 01 01 01 01 01 01 01 01 01 01 01 01 01 01 d8 36   # listens at port 7000
+         01 02 80 01               # stands in zone 0x01, rack 0x02, host 0x80
          54                        # the manifest's length: 84
          b8 17                     # payloads of 3,000 bytes
          01 {image} ac 02          # offers a profile: hash; 300 bytes

@@ -19,6 +19,8 @@ struct Multiples {
     held: u32,
     owned: u32,
     seed_has_room: bool,
+    /// What is divisible by this is this node's to bring.
+    brought: u32,
 }
 
 impl Supply for Multiples {
@@ -37,9 +39,17 @@ impl Supply for Multiples {
     fn owns(&self, chunk: ChunkIndex) -> bool {
         chunk.get().is_multiple_of(self.owned)
     }
+
+    fn is_divided(&self) -> bool {
+        true
+    }
+
+    fn brings(&self, chunk: ChunkIndex) -> bool {
+        chunk.get().is_multiple_of(self.brought)
+    }
 }
 
-const THIRDS: Multiples = Multiples { held: 3, owned: CHUNKS, seed_has_room: true };
+const THIRDS: Multiples = Multiples { held: 3, owned: CHUNKS, seed_has_room: true, brought: CHUNKS };
 
 fn window(length: u32) -> Vec<Guess> {
     (0..length).map(|index| Guess { chunk: chunk(index), probability: 128, due: Duration::MAX }).collect()
@@ -57,7 +67,8 @@ fn picks(mut order: impl Order, lengths: &[u32], seed: u64) -> Vec<Option<usize>
 
 /// Whether something is picked, at once or when the order has said that it will, though nobody is to fetch anything.
 fn picks_at_last(mut order: impl Order, length: u32, seed: u64) -> bool {
-    let (nobody, mut rng) = (Multiples { held: CHUNKS, owned: CHUNKS, seed_has_room: true }, Rng::new(seed));
+    let (nobody, mut rng) =
+        (Multiples { held: CHUNKS, owned: CHUNKS, seed_has_room: true, brought: CHUNKS }, Rng::new(seed));
     let window = &window(length + 1)[1..];
     let at_once = order.pick(Instant::ZERO, window, &nobody, &mut rng);
     let later = order.next_pick();
@@ -88,7 +99,7 @@ order_contract!(owners_keeps_the_contract, Owners::default());
 fn what_another_owns_is_left_until_a_node_holds_it() {
     let window = &window(100)[1..];
     let picked = |seed_has_room| -> BTreeSet<u32> {
-        let supply = Multiples { held: 7, owned: 5, seed_has_room };
+        let supply = Multiples { held: 7, owned: 5, seed_has_room, brought: CHUNKS };
         let (mut order, mut rng) = (Owners::default(), Rng::new(1));
         let picks = (0..2000).filter_map(|_| order.pick(Instant::ZERO, window, &supply, &mut rng));
         picks.map(|index| window[index].chunk.get()).collect()
@@ -99,8 +110,18 @@ fn what_another_owns_is_left_until_a_node_holds_it() {
 }
 
 #[test]
+fn what_others_wait_for_is_brought_before_the_rest_as_a_rule() {
+    let supply = Multiples { brought: 21, ..THIRDS };
+    let (window, mut order, mut rng) = (&window(100)[1..], Owners::default(), Rng::new(1));
+    let picks: Vec<_> = (0..1000).filter_map(|_| order.pick(Instant::ZERO, window, &supply, &mut rng)).collect();
+    let brought = picks.iter().filter(|index| **index == 20).count();
+    assert!((700..850).contains(&brought), "{brought}");
+    assert!(picks.contains(&2), "the rest is not forgotten if that cannot be had");
+}
+
+#[test]
 fn an_owner_that_does_not_fetch_what_is_wanted_next_is_not_waited_for() {
-    let supply = Multiples { held: CHUNKS, owned: 50, seed_has_room: true };
+    let supply = Multiples { held: CHUNKS, owned: 50, seed_has_room: true, brought: CHUNKS };
     let window = &window(100)[1..];
     let (mut order, mut rng) = (Owners::default(), Rng::new(1));
     let mut picks_at = |millis| -> BTreeSet<usize> {
@@ -154,6 +175,6 @@ fn the_rarest_is_picked_and_those_alike_in_turn() {
     };
     assert_eq!(picked(true), [Some(98), Some(99)].into(), "what only seeds have");
     assert_eq!(picked(false), [Some(96), Some(97)].into(), "of what nodes hold, as no seed can be asked");
-    let nobody = Multiples { held: CHUNKS, owned: CHUNKS, seed_has_room: false };
+    let nobody = Multiples { held: CHUNKS, owned: CHUNKS, seed_has_room: false, brought: CHUNKS };
     assert_eq!(Rarest.pick(Instant::ZERO, &window(100)[1..], &nobody, &mut Rng::new(3)), None);
 }

@@ -6,6 +6,7 @@ use swarmdisk_core::bitmap::{Bits, assign};
 use swarmdisk_core::format::profile::ProfileEntry;
 use swarmdisk_core::geometry::{ChunkIndex, Geometry};
 use swarmdisk_core::ids::{GuestId, PeerId};
+use swarmdisk_core::locality::Nearness;
 use swarmdisk_core::policy::{
     Access, Candidate, ChunkView, ExpectedCompletion, FORECAST_MAX, Forecast, Lesson, Live, Mixed, Outcome, Predictor,
     Profile, Selector, Sequential, TELLERS_MAX, Want,
@@ -171,6 +172,7 @@ fn node(index: u16) -> Candidate {
     Candidate {
         peer: peer(index),
         role: Role::Node,
+        nearness: Nearness::Far,
         rtt: Duration::from_micros(500),
         bytes_per_sec: 10_000_000,
         in_flight: 0,
@@ -188,12 +190,13 @@ fn want(class: Class) -> Want {
 
 fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
     let numbers = prop_oneof![Just(0), Just(u64::MAX), any::<u64>(), 0..1_000_000u64];
-    let one = (any::<bool>(), numbers.clone(), numbers, any::<u16>(), any::<u8>());
+    let one = (any::<bool>(), 0..4usize, numbers.clone(), numbers, any::<u16>(), any::<u8>());
     let all = prop::collection::vec(one, 0..64);
     all.prop_map(|all| {
-        let candidate = |(index, (is_seed, rtt, bytes_per_sec, in_flight, failures))| Candidate {
+        let candidate = |(index, (is_seed, level, rtt, bytes_per_sec, in_flight, failures))| Candidate {
             peer: peer(index as u16),
             role: if is_seed { Role::Seed } else { Role::Node },
+            nearness: Nearness::ALL[level],
             rtt: Duration::from_micros(rtt),
             bytes_per_sec,
             in_flight,
@@ -280,6 +283,23 @@ fn a_slow_peer_is_tried_now_and_then_for_bulk_but_not_for_demand() {
     assert!(bulk[1] > 10, "one that has become fast would not be found: {bulk:?}");
     assert_eq!(bulk[2], 0, "a seed is not tried for the sake of trying");
     assert_eq!(census(&candidates, Class::Demand)[1], 0);
+}
+
+#[test]
+fn the_nearer_of_two_alike_is_asked_unless_it_is_clearly_slower() {
+    let at = |index, nearness, bytes_per_sec| Candidate { nearness, bytes_per_sec, rtt: Duration::ZERO, ..node(index) };
+    for nearness in [Nearness::Host, Nearness::Rack, Nearness::Zone] {
+        let levels = Nearness::Far.levels_beyond(nearness);
+        let demand = |slower: u32| {
+            let near = at(1, nearness, 10_000_000 / u64::from(slower));
+            census(&[at(0, Nearness::Far, 10_000_000), near], Class::Demand)
+        };
+        assert_eq!(demand(1), [0, 1000]);
+        assert_eq!(demand(levels), [0, 1000], "not more than half as slow again a level");
+        assert_eq!(demand(levels + 1), [1000, 0], "clearly slower, {nearness:?}");
+        let bulk = census(&[at(0, Nearness::Far, 10_000_000), at(1, nearness, 11_000_000 >> levels)], Class::Prefetch);
+        assert!(bulk[1] > 900, "{bulk:?}");
+    }
 }
 
 #[test]

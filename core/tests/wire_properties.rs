@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use swarmdisk_core::ids::{Address, Digest, NodeId};
+use swarmdisk_core::locality::Locality;
 use swarmdisk_core::wire::*;
 
 /// Numbers from which a frame of any kind is made.
@@ -33,6 +34,7 @@ impl Shape {
             listen: address,
             role: [Role::Node, Role::Seed][usize::from(small[2]) % 2],
             requests_max: small[2],
+            locality: Locality { zone: large[0], rack: large[1], host: large[2] },
         };
         let classes = [Class::Demand, Class::Prefetch, Class::Fill];
         use Farewell::*;
@@ -58,7 +60,10 @@ impl Shape {
             Kind::Busy => Frame::Busy(Busy { run, retry_millis: small[0] }),
             Kind::Refuse => Frame::Refuse(run),
             Kind::Redirect => Frame::Redirect(Redirect { run, node, address }),
-            Kind::Peers => Frame::Peers(Peers { addresses: list }),
+            Kind::Peers => {
+                let (addresses, localities) = list.split_at(list.len() / 2);
+                Frame::Peers(Peers { addresses, localities })
+            }
             Kind::Offer => Frame::Offer(Offer { kind: self.unknown, digest, bytes: large[1] }),
             Kind::BlobRequest => Frame::BlobRequest(range),
             Kind::Blob => Frame::Blob(range),
@@ -107,6 +112,8 @@ fn walk(frame: &Frame<'_>) {
         Frame::Peers(peers) => {
             let count = unpack_addresses(peers.addresses).map(|addresses| addresses.len());
             assert_eq!(count.ok(), (peers.addresses.len() % 18 == 0).then_some(peers.addresses.len() / 18));
+            let count = unpack_localities(peers.localities).map(|localities| localities.len());
+            assert_eq!(count.ok(), (peers.localities.len() % 12 == 0).then_some(peers.localities.len() / 12));
             return;
         }
         Frame::Touched(touched) => {
@@ -234,7 +241,7 @@ fn lists_fit_into_every_frame_that_has_one() {
     let mut packed = [0; 2 * LIST_BYTES_MAX];
     let used = pack_addresses((0..1000).map(|port| Address { ip: [7; 16], port }), &mut packed);
     assert_eq!(used, LIST_BYTES_MAX, "66 addresses, to the byte");
-    assert!(encode(&Frame::Peers(Peers { addresses: &packed[..used] }), &mut out).is_ok());
+    assert!(encode(&Frame::Peers(Peers { addresses: &packed[..used], localities: &[] }), &mut out).is_ok());
     assert_eq!(unpack_addresses(&packed[..used]).unwrap().last(), Some(Address { ip: [7; 16], port: 65 }));
     assert!(unpack_addresses(&packed[..17]).is_err());
 }

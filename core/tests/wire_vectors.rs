@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use swarmdisk_core::ids::{Address, Digest, NodeId};
+use swarmdisk_core::locality::Locality;
 use swarmdisk_core::wire::*;
 
 const IMAGE: Digest = Digest(ascending(0xA0));
@@ -48,14 +49,23 @@ fn vectors() -> BTreeMap<&'static str, Vec<u8>> {
 
 /// What the sections say.
 fn frames() -> Vec<(&'static str, Frame<'static>)> {
-    let hello =
-        Hello { version: 1, features: 0, image: IMAGE, node: NODE, listen: IPV4, role: Role::Seed, requests_max: 300 };
+    let hello = Hello {
+        version: 1,
+        features: 0,
+        image: IMAGE,
+        node: NODE,
+        listen: IPV4,
+        role: Role::Seed,
+        requests_max: 300,
+        locality: Locality::NONE,
+    };
     let other_hello = Hello {
         version: u16::MAX,
         features: 1 << 63,
         listen: Address::NONE,
         role: Role::Node,
         requests_max: 16,
+        locality: Locality::new(Some("a"), Some("7"), None),
         ..hello
     };
     let request = |first, count, class, insist, raise| {
@@ -93,7 +103,8 @@ fn frames() -> Vec<(&'static str, Frame<'static>)> {
         ("Busy", Frame::Busy(Busy { run: Run { first: 3, count: 2 }, retry_millis: 250 })),
         ("Refuse", Frame::Refuse(Run { first: 128, count: u16::MAX })),
         ("Redirect", Frame::Redirect(Redirect { run: Run { first: 42, count: 1 }, node: NODE, address: IPV6 })),
-        ("Peers", Frame::Peers(Peers { addresses: &PACKED })),
+        ("Peers", Frame::Peers(Peers { addresses: &PACKED, localities: &[] })),
+        ("Peers located", Frame::Peers(Peers { addresses: &PACKED, localities: &LOCATED })),
         ("Offer", Frame::Offer(Offer { kind: 1, digest: PROFILE, bytes: 50_000 })),
         ("Offer manifest", Frame::Offer(Offer { kind: 0, digest: IMAGE, bytes: 2_400 })),
         ("BlobRequest", Frame::BlobRequest(BlobRange { total_bytes: 0, bytes: 65_536, ..range })),
@@ -103,6 +114,12 @@ fn frames() -> Vec<(&'static str, Frame<'static>)> {
         ("Unknown", Frame::Unknown(0xF0)),
     ]
 }
+
+/// The first stands in rack 7 of zone a, of the other nothing is known.
+const LOCATED: [u8; 24] = [
+    0x4f, 0x63, 0xa1, 0x64, 0x1e, 0xab, 0xca, 0x5c, 0, 0, 0, 0, // zone, rack, no host
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+];
 
 const PACKED: [u8; 36] = {
     let mut out = [0; 36];

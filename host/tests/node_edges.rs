@@ -8,6 +8,7 @@ use nodes::{GUEST, LOCAL, asking, node_options, read_all, seed, start};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use swarmdisk_core::ids::{Address, Digest, NodeId};
+use swarmdisk_core::locality::Locality;
 use swarmdisk_core::wire::{
     Decoded, Farewell, Frame, HEAD_BYTES_MAX, Hello, LinkKind, PREFACE_BYTES, Role, VERSION, decode, encode, preface,
 };
@@ -26,6 +27,7 @@ fn hello(image: Digest, version: u16) -> Vec<u8> {
         listen: Address::NONE,
         role: Role::Node,
         requests_max: 4,
+        locality: Locality::NONE,
     };
     let mut head = [0; HEAD_BYTES_MAX];
     let bytes = encode(&Frame::Hello(hello), &mut head).unwrap();

@@ -10,6 +10,7 @@ use crate::scenario::{ArrivalKind, Scenario};
 use crate::world::{Quiet, World};
 use bumpalo::Bump;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use swarmdisk_core::wire::Role;
 
 /// A run.
@@ -58,8 +59,15 @@ pub struct Totals {
     pub origin_bytes: u64,
     /// The same from nodes.
     pub peer_bytes: u64,
-    /// The same between racks.
+    /// Of both, what crossed from rack to rack.
     pub far_bytes: u64,
+    /// Of these, what came from seeds.
+    pub far_origin_bytes: u64,
+    /// What came into a rack from others, in working sets of the images that its nodes run: mean of the racks. 1 at best, less
+    /// where a seed stands in one of them.
+    pub cross_rack_working_sets_per_rack: f64,
+    /// The same of the rack that it came most into.
+    pub cross_rack_working_sets_worst_rack: f64,
     /// Leaf pages, manifest, profile, heads.
     pub metadata_bytes: u64,
     /// Bodies received for nothing.
@@ -256,11 +264,30 @@ fn nodes(world: &World<'_>) -> (Totals, Bounds, Vec<NodeOutcome>) {
     totals.stall_micros = Spread::of(outcomes.iter().map(|node| node.stall_micros).collect());
     totals.run_over_local = Ratios::of(over(|node| node.local_micros));
     totals.run_over_bound = Ratios::of(over(|node| node.bound_micros));
+    (totals.cross_rack_working_sets_per_rack, totals.cross_rack_working_sets_worst_rack) = cross_rack(world, &sets);
     totals.origin_amplification = totals.origin_bytes as f64 / all.max(1) as f64;
     let uploads = outcomes.iter().map(|node| node.uploaded_bytes);
     let mean = uploads.clone().sum::<u64>() as f64 / outcomes.len().max(1) as f64;
     totals.upload_max_over_mean = uploads.max().unwrap_or_default() as f64 / mean.max(1.0);
     (totals, bounds, outcomes)
+}
+
+/// What came into racks from others, in working sets of what their nodes run: mean and most.
+fn cross_rack(world: &World<'_>, sets: &[u64]) -> (f64, f64) {
+    let setup = world.setup();
+    // Of each rack the images that its nodes run, and what they received from elsewhere.
+    let mut racks: BTreeMap<u32, (BTreeSet<usize>, u64)> = BTreeMap::new();
+    for (number, spec) in setup.nodes.iter().enumerate().filter(|(_, spec)| spec.role == Role::Node) {
+        let (images, bytes) = racks.entry(setup.rack(number)).or_default();
+        images.insert(spec.image);
+        *bytes += world.tally(number).far_bytes;
+    }
+    let ratio = |(images, bytes): &(BTreeSet<usize>, u64)| {
+        let set: u64 = images.iter().map(|image| sets[*image]).sum();
+        *bytes as f64 / set.max(1) as f64
+    };
+    let ratios: Vec<f64> = racks.values().map(ratio).collect();
+    (ratios.iter().sum::<f64>() / ratios.len().max(1) as f64, ratios.iter().copied().fold(0.0, f64::max))
 }
 
 /// The time in which the seeds alone could send every node its working set.
@@ -313,6 +340,7 @@ fn add(totals: &mut Totals, world: &World<'_>, number: usize) {
     totals.origin_bytes += tally.origin_bytes;
     totals.peer_bytes += tally.peer_bytes;
     totals.far_bytes += tally.far_bytes;
+    totals.far_origin_bytes += tally.far_origin_bytes;
     totals.metadata_bytes += tally.metadata_bytes;
     totals.frames += tally.frames;
     let counts = world.counts(number);

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use swarmdisk_core::format::manifest::ManifestView;
 use swarmdisk_core::format::superblock::Superblock;
 use swarmdisk_core::ids::{Address, Digest, NodeId};
+use swarmdisk_core::locality::Locality;
 use swarmdisk_core::wire::{
     Farewell, Frame, HEAD_BYTES_MAX, Hello, LinkKind, Role, VERSION, VERSION_MIN, encode, preface,
 };
@@ -63,6 +64,9 @@ fn arguments_that_cannot_be_right() {
         (format!("{attach} --listen [::]:0"), "[::]:0 can be reached by others; pass --open"),
         (format!("{attach} --io-timeout 5"), "`5` is no time; write it as in 200ms, 30s or 5m"),
         (format!("{attach} --fill much"), "or off, or auto"),
+        (format!("{attach} --locality row=3"), "`row` is none of zone, rack and host; write it as in zone=a,rack=7"),
+        (format!("{attach} --locality rack=1,rack=2"), "the rack is named twice"),
+        (format!("seed {swarm} --locality zone="), "the zone has no name"),
         (format!("{attach} --peer here"), "write HOST:PORT"),
         ("attach swarm://127.0.0.1:1 --nbd 127.0.0.1:0".into(), "a reference ends in /IMAGE-ID"),
         ("attach swarm://127.0.0.1:1/12 --nbd 127.0.0.1:0".into(), "an id is 64 hex digits"),
@@ -314,6 +318,7 @@ fn peers_that_are_none() {
         listen: Address::NONE,
         role: Role::Seed,
         requests_max: 1,
+        locality: Locality::NONE,
     };
     let other = Digest([9; 32]);
     let peers = [

@@ -12,6 +12,7 @@ use swarmdisk_core::format::recording::{
 };
 use swarmdisk_core::geometry::Geometry;
 use swarmdisk_core::ids::{Address, Digest, GuestId, NodeId, PeerId};
+use swarmdisk_core::locality::Locality;
 use swarmdisk_core::time::Instant;
 use swarmdisk_core::wire::{Busy, Data, Frame, HEAD_BYTES_MAX, Hello, Map, Request, Role, Run, VERSION, encode};
 
@@ -47,6 +48,7 @@ fn setup() -> Setup {
         image: Digest([7; 32]),
         role: Role::Node,
         listen: Address::NONE,
+        locality: Locality::new(None, Some("7"), None),
         manifest_bytes: 1000,
         payload_bytes: 0,
         profile: None,
@@ -158,7 +160,16 @@ impl Host<'_> {
 fn hello(number: u32) -> Hello {
     let node = NodeId((u128::from(number) + 100).to_le_bytes());
     let role = if number.is_multiple_of(2) { Role::Seed } else { Role::Node };
-    Hello { version: VERSION, features: 0, image: Digest([7; 32]), node, listen: ADDRESS, role, requests_max: 16 }
+    Hello {
+        version: VERSION,
+        features: 0,
+        image: Digest([7; 32]),
+        node,
+        listen: ADDRESS,
+        role,
+        requests_max: 16,
+        locality: Locality::NONE,
+    }
 }
 
 /// The recording of an engine to which these steps were done, and what it asked for.

@@ -13,6 +13,7 @@ use super::transfers::{Transfer, Transfers};
 use super::uploads::{Served, Upload};
 use crate::geometry::Geometry;
 use crate::ids::{Address, Digest, NodeId};
+use crate::locality::Locality;
 use crate::time::Duration;
 use crate::wire::Role;
 use serde::{Deserialize, Serialize};
@@ -197,6 +198,8 @@ pub struct Config {
     pub role: Role,
     /// Where it can be dialled; ip `::` if others shall take the address they see.
     pub listen: Address,
+    /// Where it stands.
+    pub locality: Locality,
     /// Size of the manifest in bytes.
     pub manifest_bytes: u32,
     /// Payloads of the image's chunks together, in bytes; 0: not known.

@@ -11,6 +11,7 @@ use super::{Engine, PeerRow};
 use crate::bitmap;
 use crate::geometry::{Piece, PieceIndex};
 use crate::ids::PeerId;
+use crate::locality::{Locality, Nearness};
 use crate::policy::{Candidate, Order, Outcome, Predictor, Selector, Want};
 use crate::time::{Duration, Instant};
 use crate::wire::{Class, Frame, Redirect, Request, Role, Run};
@@ -29,6 +30,16 @@ const HEDGED: &[Step] = &[Step::ToAsk, Step::Asked, Step::Landing];
 /// How long no leaf page is fetched after one could not be stored (chunks that wait for it would have it fetched at once),
 /// and nothing after something could not be checked.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
+/// Whom a piece may be asked of.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(super) enum Whom {
+    /// Those nearest that hold it, if no guest waits.
+    Nearest,
+    /// All.
+    Anybody,
+    /// All but one, who has been asked.
+    But(PeerId),
+}
 
 impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     /// A guest waits for a piece that may be under way already: it becomes urgent.
@@ -176,7 +187,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         self.stats.redirects_received += 1;
         self.free_transfer(index);
         self.hints.add(Hint { piece: piece.get(), node: to.node, until: now + wait });
-        self.contacts.add(to.address, false);
+        self.contacts.add(to.address, false, Locality::NONE);
         if is_demand {
             self.contacts.urge(to.address);
         }
@@ -294,7 +305,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
                 continue;
             }
             let Some(piece) = self.geometry.piece(row.piece_number()) else { continue };
-            if !self.holds(piece) && self.start(now, piece, Class::Demand, row.urgent_since, Some(row.peer)) {
+            if !self.holds(piece) && self.start(now, piece, Class::Demand, row.urgent_since, Whom::But(row.peer)) {
                 self.stats.hedges += 1;
                 self.transfers.change(index, |row| row.hedged = true);
                 if let Some(second) = self.transfers.last_of(piece) {
@@ -334,23 +345,16 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     fn start_missing(&mut self, now: Instant, piece: PieceIndex, class: Class, since: Instant) {
         let paused = now < self.leaves_paused_until && matches!(self.geometry.kind(piece), Piece::Leaf(_));
         if !paused && !self.holds(piece) && !bitmap_get(self.own.flight, piece) {
-            self.start(now, piece, class, since, None);
+            self.start(now, piece, class, since, Whom::Nearest);
         }
     }
 
-    /// Begins a fetch, if there is a peer to ask other than `but` and a row to note it in.
-    pub(super) fn start(
-        &mut self,
-        now: Instant,
-        piece: PieceIndex,
-        class: Class,
-        since: Instant,
-        but: Option<PeerId>,
-    ) -> bool {
+    /// Begins a fetch, if there is a peer to ask and a row to note it in.
+    pub(super) fn start(&mut self, now: Instant, piece: PieceIndex, class: Class, since: Instant, whom: Whom) -> bool {
         if now < self.paused_until || !self.transfers.has_room() {
             return false;
         }
-        let Some((peer, insist)) = self.choose(now, piece, class, but) else { return false };
+        let Some((peer, insist)) = self.choose(now, piece, class, whom) else { return false };
         let Some(index) = self.transfers.take(piece) else { return false };
         bitmap::assign(self.own.flight, piece.get(), true);
         if class != Class::Prefetch {
@@ -374,12 +378,14 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     }
 
     /// Whom to ask for a piece, and whether that seed is not to redirect.
-    fn choose(&mut self, now: Instant, piece: PieceIndex, class: Class, but: Option<PeerId>) -> Option<(PeerId, bool)> {
+    fn choose(&mut self, now: Instant, piece: PieceIndex, class: Class, whom: Whom) -> Option<(PeerId, bool)> {
         let hint = self.hints.find(piece).copied();
         let spare_seeds = hint.is_some_and(|hint| now < hint.until);
         let promised = hint.filter(|_| spare_seeds).and_then(|hint| self.peers.by_node(hint.node));
         // What a linked node holds is asked of nodes, unless a guest waits.
-        let ask_seeds = !spare_seeds && (class == Class::Demand || !self.is_held_by_node(piece));
+        let nearest = if class == Class::Demand { None } else { self.nearest(piece) };
+        let ask_seeds = !spare_seeds && nearest.is_none();
+        let from = nearest.filter(|_| whom == Whom::Nearest).unwrap_or(Nearness::Far);
         let mut candidates: heapless::Vec<Candidate, CANDIDATES_MAX> = heapless::Vec::new();
         let count = self.peers.len();
         let start = self.rng.below(count as u32) as usize;
@@ -397,11 +403,12 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             };
             let promised = promised.filter(|index| index / 64 == word).map_or(0, |index| 1 << (index % 64));
             let has = self.peers.holders.of_piece(piece.get(), word) | promised;
-            let mut bits = has & here & self.peers.askable(class, word, ask_seeds);
+            let near = if from == Nearness::Far { u64::MAX } else { self.peers.near(from, word) };
+            let mut bits = has & here & near & self.peers.askable(class, word, ask_seeds);
             while bits != 0 && !candidates.is_full() {
                 let index = word * 64 + bits.trailing_zeros() as usize;
                 bits &= bits - 1;
-                let pushed = self.candidate(now, index, class, piece, but).map(|candidate| candidates.push(candidate));
+                let pushed = self.candidate(now, index, class, piece, whom).map(|candidate| candidates.push(candidate));
                 debug_assert!(pushed.is_none_or(|pushed| pushed.is_ok()), "there is room");
             }
         }
@@ -410,30 +417,25 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         Some((chosen.peer, hint.is_some() && chosen.role == Role::Seed))
     }
 
-    pub(super) fn is_held_by_node(&self, piece: PieceIndex) -> bool {
+    /// How near the nearest node is that holds the piece, if it is a chunk.
+    pub(super) fn nearest(&self, piece: PieceIndex) -> Option<Nearness> {
         match self.geometry.kind(piece) {
-            Piece::Chunk(chunk) => self.peers.node_holders(chunk) > 0,
-            Piece::Leaf(_) => false,
+            Piece::Chunk(chunk) => self.stock().nearest(chunk).map(|(nearness, _)| nearness),
+            Piece::Leaf(_) => None,
         }
     }
 
     /// A peer that may be asked, unless it is busy or the one not to be asked.
-    fn candidate(
-        &self,
-        now: Instant,
-        index: usize,
-        class: Class,
-        piece: PieceIndex,
-        but: Option<PeerId>,
-    ) -> Option<Candidate> {
+    fn candidate(&self, now: Instant, index: usize, class: Class, piece: PieceIndex, whom: Whom) -> Option<Candidate> {
         let (link, peer) = (self.peers.at(index), self.peers.id(index));
         if link.may_be_late(piece.get()) || self.transfers.cancelling(peer, piece.get()).is_some() {
             return None;
         }
         let busy_until = if class == Class::Demand { link.busy_for_demand_until } else { link.busy_until };
-        (busy_until <= now && Some(peer) != but).then_some(Candidate {
+        (busy_until <= now && whom != Whom::But(peer)).then_some(Candidate {
             peer,
             role: link.role,
+            nearness: link.nearness,
             rtt: link.rtt,
             bytes_per_sec: link.bytes_per_sec,
             in_flight: link.in_flight,

@@ -7,7 +7,7 @@
 //! *Invariants*: no fill is started while a guest waits; those under way stay, as uploaders serve demand before them.
 //! *Units*: bytes, microseconds. *Bounds*: [`TRIES_MAX`] pieces are looked at for one free place.
 
-use super::fetch::bitmap_get;
+use super::fetch::{Whom, bitmap_get};
 use super::{Engine, Fill};
 use crate::bitmap::Bits;
 use crate::policy::{Order, Predictor, Selector};
@@ -68,7 +68,8 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             let Some(number) = held.next(self.filling.next, false).or_else(|| held.next(0, false)) else { return };
             self.filling.next = number + 1;
             let Some(piece) = self.geometry.piece(number) else { return };
-            if !bitmap_get(self.own.flight, piece) && self.start(now, piece, Class::Fill, Instant::NEVER, None) {
+            if !bitmap_get(self.own.flight, piece) && self.start(now, piece, Class::Fill, Instant::NEVER, Whom::Nearest)
+            {
                 self.filling.at = self.filling.at.max(now) + self.rest();
             }
         }

@@ -8,6 +8,7 @@ use super::peer::State;
 use super::transfers::Step;
 use crate::geometry::{Piece, PieceIndex};
 use crate::ids::{PeerId, SlotId};
+use crate::locality::Locality;
 use crate::policy::{Order, Predictor, Selector};
 use crate::time::{Duration, Instant};
 use crate::wire::{
@@ -162,7 +163,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             }
             Frame::Refuse(run) => self.each(*run, |engine, piece| engine.on_refused(now, peer, piece)),
             Frame::Redirect(redirect) => self.on_redirect(now, index, redirect),
-            Frame::Peers(peers) => self.on_peers(index, peers.addresses),
+            Frame::Peers(peers) => self.on_peers(index, peers),
             Frame::Touched(touched) => self.on_touched(now, peer, touched),
             Frame::Offer(_) | Frame::BlobRefuse(_) | Frame::Unknown(_) => Ok(()),
             Frame::BlobRequest(range) => self.on_blob_request(index, range),
@@ -248,11 +249,16 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         self.each(redirect.run, |engine, piece| engine.on_redirected(now, peer, piece, redirect))
     }
 
-    fn on_peers(&mut self, index: usize, addresses: &[u8]) -> Result<(), PeerError> {
+    fn on_peers(&mut self, index: usize, peers: &wire::Peers<'_>) -> Result<(), PeerError> {
         let from = self.peers.at(index).address;
-        for address in wire::unpack_addresses(addresses).map_err(PeerError::Malformed)? {
+        let addresses = wire::unpack_addresses(peers.addresses).map_err(PeerError::Malformed)?;
+        let localities = wire::unpack_localities(peers.localities).map_err(PeerError::Malformed)?;
+        if localities.len() != 0 && localities.len() != addresses.len() {
+            return Err(PeerError::Malformed(WireError::Malformed));
+        }
+        for (address, locality) in addresses.zip(localities.chain(core::iter::repeat(Locality::NONE))) {
             if address != from && address != self.config.listen {
-                self.contacts.add(address, false);
+                self.contacts.add(address, false, locality);
             }
         }
         Ok(())

@@ -3,20 +3,22 @@
 //! *Invariants*: a frame is made only when the link takes bytes; between two nodes one link lasts, that which the lesser
 //! node name dialled. *Units*: microseconds. *Bounds*: a frame a call; telling costs O(changes) for a batch.
 
+use super::contacts::{TOLD_MAX, Wanted};
 use super::event::{Action, BlobKind, Body, Reason};
 use super::peer::State;
 use super::{Engine, PeerRow};
 use crate::bitmap::Bits;
 use crate::geometry::ChunkIndex;
 use crate::ids::{Address, NodeId, PeerId};
+use crate::locality::Nearness;
 use crate::policy::{Order, Predictor, Selector};
 use crate::time::{Duration, Instant};
-use crate::wire::{self, ADDRESS_BYTES, Farewell, Frame, Hello, LIST_BYTES_MAX, Map, Offer, Pieces, Role, RunsEncoder};
+use crate::wire::{
+    self, ADDRESS_BYTES, Farewell, Frame, Hello, LIST_BYTES_MAX, LOCALITY_BYTES, Map, Offer, Pieces, Role, RunsEncoder,
+};
 
 /// Changes announced in one frame: a run takes at most 6 bytes.
 const CHANGES_MAX: usize = 192;
-/// Addresses told in one frame.
-const CONTACTS_MAX: usize = 32;
 /// With so many peers a batch takes twice as long as with none.
 const BATCH_PEERS: u64 = 3;
 /// How often a peer is told of new addresses.
@@ -115,6 +117,10 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
                 return;
             }
         }
+        let nearness = self.config.locality.nearness(&hello.locality);
+        if hello.role == Role::Node && self.has_too_many_near(peer, nearness) {
+            return self.close(peer, Farewell::Crowded, Reason::Crowded);
+        }
         let change_next = self.changes.next();
         let learns = hello.features & wire::FEATURE_TEACH != 0 && self.config.teach;
         let taught = hello.role == Role::Node || learns;
@@ -125,6 +131,8 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             row.changes_due = if has_lessons { now } else { Instant::NEVER };
             row.role = hello.role;
             row.node = hello.node;
+            row.locality = hello.locality;
+            row.nearness = nearness;
             row.requests_max = hello.requests_max.max(1);
             row.change_next = change_next;
             row.ping_due = now;
@@ -136,9 +144,10 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             let ip = if hello.listen.ip == [0; 16] { seen } else { hello.listen.ip };
             let address = if hello.listen.is_dialable() { Address { ip, ..hello.listen } } else { Address::NONE };
             self.peers.change(peer.index(), |row| row.address = address);
-            self.contacts.add(address, false);
+            self.contacts.add(address, false, hello.locality);
             self.contacts.claimed(address, peer);
         }
+        self.contacts.located(peer, hello.locality);
         self.contacts.answered(peer);
     }
 
@@ -230,17 +239,43 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         if !self.peers.has_room() {
             return None;
         }
-        let address = self.contacts.next_to_dial(now, self.wants_links())?;
+        let address = self.contacts.next_to_dial(now, self.wanted_links())?;
         let peer = self.peers.take(State::Dialing)?;
         self.peers.change(peer.index(), |row| row.address = address);
         self.contacts.dialled(address, peer);
         Some(Action::Dial { peer, address })
     }
 
-    /// Whether nodes are to be dialled; seeds always are, if there is room.
-    fn wants_links(&self) -> bool {
-        let most = usize::from(self.config.tuning.links).min(self.peers.len() - self.kept_rows());
-        self.config.role == Role::Node && self.peers.sums().in_use < most
+    /// Which nodes are to be dialled; seeds always are, if there is room. Near ones are dialled as long as there is room, so
+    /// that all of a rack know each other and agree on who brings what; but rows are kept for others, or a swarm would fall
+    /// apart into racks.
+    fn wanted_links(&self) -> Wanted {
+        if self.config.role == Role::Seed {
+            return Wanted::default();
+        }
+        let (in_use, most) = (self.peers.sums().in_use, self.peers.len() - self.kept_rows());
+        let links = usize::from(self.config.tuning.links).min(most);
+        if !self.config.locality.is_said() {
+            return Wanted { near: false, far: in_use < links };
+        }
+        // Whoever is being dialled counts as far: it is not known yet.
+        let far = in_use - self.peers.near_count(Nearness::Rack);
+        let far_missing = self.far_links().saturating_sub(far);
+        Wanted { near: in_use + far_missing < most, far: in_use < links || (far_missing > 0 && in_use < most) }
+    }
+
+    /// Links to others than those of its rack that a node tries to have.
+    fn far_links(&self) -> usize {
+        usize::from(self.config.tuning.links) / 4
+    }
+
+    /// Whether this link of a node of the same rack would take a row that is kept for others.
+    fn has_too_many_near(&self, peer: PeerId, nearness: Nearness) -> bool {
+        let most = self.peers.len().saturating_sub(self.kept_rows() + self.far_links());
+        let is_kept = self.contacts.leads_to_seed(peer);
+        self.config.role == Role::Node && nearness >= Nearness::Rack && !is_kept && {
+            self.peers.near_count(Nearness::Rack) >= most.max(1)
+        }
     }
 
     fn poll_peer(&mut self, now: Instant, index: usize, row: &PeerRow, head: &mut [u8]) -> Option<Action> {
@@ -254,6 +289,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
                 listen: self.config.listen,
                 role: self.config.role,
                 requests_max: self.config.limits.requests_per_peer,
+                locality: self.config.locality,
             };
             return self.transmit(now, index, &Frame::Hello(hello), None, head);
         }
@@ -312,18 +348,23 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             return None;
         }
         let start = self.rng.below(u32::MAX);
-        let own = row.address;
+        let (own, locality) = (row.address, row.locality);
         self.peers.change(index, |row| {
             row.contacts_seen = version;
             row.contacts_due = now + CONTACTS_PAUSE;
         });
-        let others = self.contacts.good(start).filter(|address| *address != own).take(CONTACTS_MAX);
-        let mut packed = [0; CONTACTS_MAX * ADDRESS_BYTES];
-        let length = wire::pack_addresses(others, &mut packed);
+        let told = || self.contacts.good(start, own, locality);
+        let mut packed = [0; TOLD_MAX * (ADDRESS_BYTES + LOCALITY_BYTES)];
+        let (addresses, localities) = packed.split_at_mut(TOLD_MAX * ADDRESS_BYTES);
+        let length = wire::pack_addresses(told().map(|(address, _)| address), addresses);
         if length == 0 {
             return None;
         }
-        self.transmit(now, index, &Frame::Peers(wire::Peers { addresses: &packed[..length] }), None, head)
+        let any_said = told().any(|(_, locality)| locality.is_said());
+        let said = told().map(|(_, locality)| locality).take(if any_said { TOLD_MAX } else { 0 });
+        let said_length = wire::pack_localities(said, localities);
+        let peers = wire::Peers { addresses: &addresses[..length], localities: &localities[..said_length] };
+        self.transmit(now, index, &Frame::Peers(peers), None, head)
     }
 
     /// The map at first, then in batches what guests have touched and what has changed. A seed needs no map: it never asks.
@@ -426,7 +467,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
 
     /// When there will be something to do about links.
     fn link_deadline(&self) -> Instant {
-        let dial = if self.peers.has_room() { self.contacts.next_retry(self.wants_links()) } else { Instant::NEVER };
+        let dial = if self.peers.has_room() { self.contacts.next_retry(self.wanted_links()) } else { Instant::NEVER };
         dial.min(self.peers.deadline(self.uplink_full()))
     }
 

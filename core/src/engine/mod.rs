@@ -56,6 +56,7 @@ pub use uploads::{Served, Upload};
 use crate::bitmap::{self, Bits};
 use crate::geometry::{ChunkIndex, Geometry, Piece, PieceIndex};
 use crate::ids::{GuestId, PeerId, SlotId};
+use crate::locality::{Locality, Nearness};
 use crate::policy::{Access, ChunkView, Order, Outcome, Predictor, Selector};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
@@ -196,7 +197,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             uploads: Uploads::new(&mut storage.uploads[..need.uploads], limits.requests_per_peer),
             served: ServedTo::new(&mut storage.served[..need.served]),
             demands: Demands::new(&mut storage.demands[..need.demands]),
-            contacts: Contacts::new(&mut storage.contacts[..need.contacts]),
+            contacts: Contacts::new(&mut storage.contacts[..need.contacts], config.locality),
             changes: Changes::new(&mut storage.changes[..need.changes]),
             touches: TouchLog::new(&mut storage.touches[..need.touches]),
             hints: Hints::new(),
@@ -252,7 +253,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             Event::Touched { guest, chunk } => self.touch(now, guest, chunk, true),
             Event::Held { first, count } => self.on_held(first, count),
             Event::PieceLost { piece } => self.on_lost(now, piece),
-            Event::ContactFound { address, seed } => self.contacts.add(address, seed),
+            Event::ContactFound { address, seed } => self.contacts.add(address, seed, Locality::NONE),
             Event::PeerOpened { peer, credit_bytes } => self.on_opened(now, peer, credit_bytes),
             Event::PeerClosed { peer } => self.drop_peer(now, peer),
             Event::PeerWritable { peer, bytes } => {
@@ -494,12 +495,22 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         if bitmap::assign(self.own.held, piece.get(), true) {
             self.changes.push(piece.get(), true);
             self.changes_due(now);
-            if !self.is_held_by_node(piece) {
-                let start = self.rng.below(self.peers.len() as u32) as usize;
-                self.peers.tell_some(start, TOLD_FIRST, now + RARE_BATCH);
-            }
+            self.tell_of_rare(now, piece);
         }
         self.demands.remove(piece);
+    }
+
+    /// A piece is held now that no linked node has, or none nearby: some of these are told at once.
+    fn tell_of_rare(&mut self, now: Instant, piece: PieceIndex) {
+        let nearest = self.nearest(piece);
+        if nearest.is_none() {
+            let start = self.rng.below(self.peers.len() as u32) as usize;
+            self.peers.tell_some(start, TOLD_FIRST, Nearness::Far, now + RARE_BATCH);
+        }
+        if nearest < Some(Nearness::Rack) && self.peers.near_count(Nearness::Rack) > 0 {
+            let start = self.rng.below(self.peers.len() as u32) as usize;
+            self.peers.tell_some(start, TOLD_FIRST, Nearness::Rack, now + RARE_BATCH);
+        }
     }
 
     fn on_store_failed(&mut self, now: Instant, slot: SlotId) {

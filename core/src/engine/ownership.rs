@@ -1,12 +1,15 @@
 //! Whose chunk is whose: rendezvous hashing of chunks over a node and the nodes that it is linked with.
 //!
-//! *Invariants*: two nodes that know the same nodes agree on who owns a chunk. *Bounds*: what was worked out is kept for the
+//! *Invariants*: two nodes that know the same nodes agree on who owns a chunk. What is found out is the nearest node that
+//! weighs more: the chunk is this node's own among all that are nearer than that one. So one answer says for a machine, a
+//! rack, a zone and the whole swarm whether it is this node that brings the chunk there. *Bounds*: what was worked out is kept for the
 //! [`KEPT`] chunks asked about last, until a link comes or goes; so the window's chunks cost O(links) once each.
 //!
 //! *Source* of the hashing: Thaler and Ravishankar, "Using name-based mappings to increase hit rates" (IEEE/ACM ToN 1998).
 
 use crate::geometry::ChunkIndex;
 use crate::ids::NodeId;
+use crate::locality::Nearness;
 use crate::rng::mix;
 use core::cell::Cell;
 
@@ -14,10 +17,10 @@ use core::cell::Cell;
 const KEPT: usize = 1024;
 const NOTHING: u64 = u64::MAX;
 
-/// Answers to whether a chunk is this node's own, by the chunk's last bits.
+/// The nearest nodes that weigh more for a chunk, by the chunk's last bits.
 #[derive(Debug)]
 pub(super) struct Ownership {
-    /// Twice the chunk, and one if it is the own; [`NOTHING`].
+    /// The chunk times eight, and 0 if nobody weighs more, else one more than how near; [`NOTHING`].
     rows: [Cell<u64>; KEPT],
 }
 
@@ -32,19 +35,26 @@ impl Ownership {
     }
 
     /// What is kept of the chunk, or is found out now.
-    pub(super) fn of(&self, chunk: ChunkIndex, find_out: impl FnOnce() -> bool) -> bool {
+    pub(super) fn of(&self, chunk: ChunkIndex, find_out: impl FnOnce() -> Option<Nearness>) -> Option<Nearness> {
         let row = &self.rows[chunk.get() as usize % KEPT];
-        if row.get() / 2 != u64::from(chunk.get()) {
-            row.set(u64::from(chunk.get()) * 2 + u64::from(find_out()));
+        if row.get() / 8 != u64::from(chunk.get()) {
+            let code = find_out().map_or(0, |nearness| nearness as u64 + 1);
+            row.set(u64::from(chunk.get()) * 8 + code);
         }
-        row.get() % 2 == 1
+        let code = row.get() % 8;
+        Nearness::ALL.into_iter().find(|nearness| *nearness as u64 + 1 == code)
     }
 }
 
-/// Whether `own` weighs at least as much for a chunk as each of the others.
-pub(super) fn is_heaviest(own: NodeId, others: impl IntoIterator<Item = NodeId>, chunk: ChunkIndex) -> bool {
+/// The nearest of the others that weighs more for a chunk than `own`.
+pub(super) fn outweighed(
+    own: NodeId,
+    others: impl IntoIterator<Item = (NodeId, Nearness)>,
+    chunk: ChunkIndex,
+) -> Option<Nearness> {
     let weight_own = weight(own, chunk);
-    others.into_iter().all(|other| weight(other, chunk) <= weight_own)
+    let heavier = others.into_iter().filter(|(other, _)| weight(*other, chunk) > weight_own);
+    heavier.map(|(_, nearness)| nearness).max()
 }
 
 /// What a node weighs for a chunk; the heaviest owns it. Alike wherever it is computed.
@@ -65,7 +75,8 @@ mod tests {
         let names: std::vec::Vec<NodeId> = (0..8).map(|index| NodeId([index; 16])).collect();
         let mut owned = [0; 8];
         for chunk in (0..4000).map(|number| geometry.chunk(number).unwrap()) {
-            let owners = |name: &&NodeId| is_heaviest(**name, names.iter().copied(), chunk);
+            let all = || names.iter().map(|name| (*name, Nearness::Far));
+            let owners = |name: &&NodeId| outweighed(**name, all(), chunk).is_none();
             let owners: std::vec::Vec<&NodeId> = names.iter().filter(owners).collect();
             assert_eq!(owners.len(), 1);
             owned[usize::from(owners[0].0[0])] += 1;
@@ -78,12 +89,30 @@ mod tests {
         let geometry = Geometry::new(4000 << 16, 16).unwrap();
         let [chunk, other] = [5, 5 + KEPT as u32].map(|number| geometry.chunk(number).unwrap());
         let ownership = Ownership::new();
-        assert!(ownership.of(chunk, || true));
-        assert!(ownership.of(chunk, || unreachable!("it is kept")));
-        ownership.forget();
-        assert!(!ownership.of(chunk, || false));
-        assert!(!ownership.of(chunk, || unreachable!("it is kept")));
-        assert!(ownership.of(other, || true), "of another chunk");
-        assert!(ownership.of(chunk, || true), "whose row has been taken");
+        let kept = || unreachable!("it is kept");
+        for nearness in [None, Some(Nearness::Far), Some(Nearness::Host)] {
+            ownership.forget();
+            assert_eq!(ownership.of(chunk, || nearness), nearness);
+            assert_eq!(ownership.of(chunk, kept), nearness);
+        }
+        assert_eq!(ownership.of(other, || None), None, "of another chunk");
+        assert_eq!(ownership.of(chunk, || None), None, "whose row has been taken");
+    }
+
+    #[test]
+    fn each_rack_has_an_owner_and_one_of_these_owns_it_for_all() {
+        let geometry = Geometry::new(500 << 16, 16).unwrap();
+        let rack = |name: NodeId| name.0[0] / 4;
+        let names: std::vec::Vec<NodeId> = (0..12).map(|index| NodeId([index; 16])).collect();
+        let nearness = |a: NodeId, b: NodeId| if rack(a) == rack(b) { Nearness::Rack } else { Nearness::Far };
+        for chunk in (0..500).map(|number| geometry.chunk(number).unwrap()) {
+            let others = |own: NodeId| names.iter().map(move |name| (*name, nearness(own, *name)));
+            let found: std::vec::Vec<_> = names.iter().map(|own| outweighed(*own, others(*own), chunk)).collect();
+            for rack in found.chunks(4) {
+                let brings = rack.iter().filter(|found| **found < Some(Nearness::Rack)).count();
+                assert_eq!(brings, 1, "one of each rack is outweighed by nobody there");
+            }
+            assert_eq!(found.iter().filter(|found| found.is_none()).count(), 1);
+        }
     }
 }

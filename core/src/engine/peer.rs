@@ -3,6 +3,7 @@
 //! *Units*: bytes, microseconds. *Bounds*: a row is of fixed size.
 
 use crate::ids::{Address, NodeId};
+use crate::locality::{Locality, Nearness};
 use crate::time::{Duration, Instant};
 use crate::wire::{BlobRange, Farewell, Role};
 
@@ -38,6 +39,9 @@ pub struct PeerRow {
     pub(super) node: NodeId,
     /// Where it can be dialled.
     pub(super) address: Address,
+    /// Where it says that it stands, and how near that is.
+    pub(super) locality: Locality,
+    pub(super) nearness: Nearness,
     /// Requests that it takes at a time.
     pub(super) requests_max: u16,
 
@@ -109,6 +113,8 @@ impl PeerRow {
         role: Role::Node,
         node: NodeId([0; 16]),
         address: Address::NONE,
+        locality: Locality::NONE,
+        nearness: Nearness::Far,
         requests_max: 0,
         hello_sent: false,
         offers_sent: 0,

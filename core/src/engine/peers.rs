@@ -14,6 +14,7 @@ use super::peer::{PeerRow, State};
 use crate::bitmap::{self, Bits};
 use crate::geometry::{ChunkIndex, Geometry};
 use crate::ids::{NodeId, PeerId};
+use crate::locality::Nearness;
 use crate::time::{Duration, Instant};
 use crate::wire::{Class, Role};
 
@@ -81,9 +82,16 @@ struct Sets<'a> {
     demand: &'a mut [u64],
     /// The same for what no guest waits for.
     bulk: &'a mut [u64],
+    /// Open links to nodes of the same zone, rack, machine: each among those before.
+    near: [&'a mut [u64]; LEVELS],
 }
 
-const SETS: usize = 4;
+/// Sets that every change of a row may change.
+const NOTED_SETS: usize = 4;
+/// How near a node may be, beside far.
+const LEVELS: usize = 3;
+const SETS: usize = NOTED_SETS + LEVELS;
+const NEAR: [Nearness; LEVELS] = [Nearness::Zone, Nearness::Rack, Nearness::Host];
 
 /// Rows by when there is something to do about them. What can be done at once is due at time zero.
 #[derive(Debug)]
@@ -107,7 +115,7 @@ struct Agendas<'a> {
 /// What sets and agendas say of a row, in their order.
 #[derive(Debug, PartialEq, Eq)]
 struct Noted {
-    sets: [bool; SETS],
+    sets: [bool; NOTED_SETS],
     agendas: [Instant; AGENDAS - 1],
 }
 
@@ -142,7 +150,7 @@ impl<'a> Peers<'a> {
         let (sets, words) = words.split_at_mut(SETS * count.div_ceil(64));
         sets.fill(0);
         let (agendas, turns) = words.split_at_mut(AGENDAS * Agenda::words(count));
-        let [open, seeds, demand, bulk] = split(sets);
+        let [open, seeds, demand, bulk, zone, rack, host] = split(sets);
         let [news, blobs, silence, stalls, reviews] = split(agendas).map(Agenda::new);
         let [turns, turns_full] = split(turns).map(Tournament::new);
         Self {
@@ -153,7 +161,7 @@ impl<'a> Peers<'a> {
             contacts_version: 0,
             settled: Instant::ZERO,
             sums: Sums::default(),
-            sets: Sets { open, seeds, demand, bulk },
+            sets: Sets { open, seeds, demand, bulk, near: [zone, rack, host] },
             agendas: Agendas { news, blobs, silence, stalls, reviews, turns, turns_full },
             ownership: Ownership::new(),
             census: Census::new(),
@@ -211,7 +219,11 @@ impl<'a> Peers<'a> {
         for (set, member) in sets.into_iter().zip(note.sets) {
             bitmap::assign(set, index as u32, member);
         }
-        if was_node != (self.open_nodes(index / 64) >> (index % 64) & 1 == 1) {
+        let is_node = self.open_nodes(index / 64) >> (index % 64) & 1 == 1;
+        if was_node != is_node {
+            for (set, nearness) in self.sets.near.iter_mut().zip(NEAR) {
+                bitmap::assign(set, index as u32, is_node && self.rows[index].nearness >= nearness);
+            }
             self.ownership.forget();
             self.census.forget();
             self.supply = self.supply.wrapping_add(1);
@@ -380,15 +392,15 @@ impl<'a> Peers<'a> {
         }
     }
 
-    /// What has changed is to be announced to some nodes by then: the first so many from this row on.
-    pub(super) fn tell_some(&mut self, start: usize, count: usize, due: Instant) {
+    /// What has changed is to be announced to some nodes by then: the first so many, that are so near, from this row on.
+    pub(super) fn tell_some(&mut self, start: usize, count: usize, nearness: Nearness, due: Instant) {
         let rows = (start..self.rows.len()).chain(0..start);
         let mut left = count;
         for index in rows {
             if left == 0 {
                 return;
             }
-            if self.rows[index].is_open() && self.rows[index].role == Role::Node {
+            if self.near(nearness, index / 64) >> (index % 64) & 1 == 1 {
                 left -= 1;
                 let due = due.min(self.rows[index].changes_due);
                 self.change(index, |row| row.changes_due = due);
@@ -437,6 +449,27 @@ impl<'a> Peers<'a> {
         self.sets.open[word] & !self.sets.seeds[word]
     }
 
+    /// Of the rows of open links to nodes, those that are so near or nearer.
+    pub(super) fn near(&self, nearness: Nearness, word: usize) -> u64 {
+        match nearness {
+            Nearness::Far => self.open_nodes(word),
+            Nearness::Zone => self.sets.near[0][word],
+            Nearness::Rack => self.sets.near[1][word],
+            Nearness::Host => self.sets.near[2][word],
+        }
+    }
+
+    /// How many nodes are so near or nearer.
+    pub(super) fn near_count(&self, nearness: Nearness) -> usize {
+        (0..self.row_words()).map(|word| self.near(nearness, word).count_ones() as usize).sum()
+    }
+
+    /// Whether any node is nearer than that.
+    pub(super) fn any_nearer(&self, nearness: Nearness) -> bool {
+        let next = NEAR.into_iter().find(|next| *next > nearness);
+        next.is_some_and(|next| (0..self.row_words()).any(|word| self.near(next, word) != 0))
+    }
+
     /// Another number whenever a node has come or gone, or what one is known to hold has changed.
     pub(super) const fn supply(&self) -> u32 {
         self.supply
@@ -452,20 +485,21 @@ impl<'a> Peers<'a> {
         (0..self.row_words()).map(|word| holders(word).count_ones() as u16).sum()
     }
 
-    /// Whether the node `own`, of itself and the nodes it is linked with, weighs most for a chunk.
-    pub(super) fn owns(&self, own: NodeId, chunk: ChunkIndex) -> bool {
-        self.ownership.of(chunk, || self.is_heaviest(own, chunk))
+    /// The nearest linked node that weighs more for a chunk than the node `own`; none if the chunk is its own.
+    pub(super) fn outweighed(&self, own: NodeId, chunk: ChunkIndex) -> Option<Nearness> {
+        self.ownership.of(chunk, || self.find_outweighed(own, chunk))
     }
 
-    fn is_heaviest(&self, own: NodeId, chunk: ChunkIndex) -> bool {
+    fn find_outweighed(&self, own: NodeId, chunk: ChunkIndex) -> Option<Nearness> {
         let nodes = self.open().filter(|(_, row)| row.role == Role::Node);
-        ownership::is_heaviest(own, nodes.map(|(_, row)| row.node), chunk)
+        ownership::outweighed(own, nodes.map(|(_, row)| (row.node, row.nearness)), chunk)
     }
 
     /// Panics unless what is kept of the chunk's owner and holders is so.
     pub(super) fn check_chunk(&self, own: NodeId, chunk: ChunkIndex) {
         assert_eq!(self.node_holders(chunk), self.count_node_holders(chunk), "what is kept of holders is right");
-        assert_eq!(self.owns(own, chunk), self.is_heaviest(own, chunk), "what is kept of ownership is right");
+        let found = self.find_outweighed(own, chunk);
+        assert_eq!(self.outweighed(own, chunk), found, "what is kept of ownership is right");
     }
 
     /// The rows of seeds, a bit each, in this word.
@@ -488,6 +522,9 @@ impl<'a> Peers<'a> {
             }
             assert_eq!(Noted { sets, agendas }, noted, "sets and agendas say what the row says");
             assert!(row.state != State::Free || row.pieces == 0, "a free row knows nothing");
+            let is_node = row.is_open() && row.role == Role::Node;
+            let near = self.sets.near.each_ref().map(|set| has(set));
+            assert_eq!(near, NEAR.map(|nearness| is_node && row.nearness >= nearness), "who is near is in its sets");
         }
         assert_eq!(sums, self.sums, "the rows add up");
         let pieces: u64 = self.rows.iter().map(|row| u64::from(row.pieces)).sum();

@@ -5,6 +5,7 @@
 //! something new, or at once after what may have made guesses wrong or left none.
 
 use super::Engine;
+use super::fetch::Whom;
 use super::stock::Stock;
 use crate::policy::{FORECAST_MAX, Forecast, Guess, Order, Predictor, Selector, Supply, Throughput};
 use crate::time::{Duration, Instant};
@@ -106,7 +107,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     /// What nodes have, for the order of prefetching.
     pub(super) fn stock(&self) -> Stock<'a, '_> {
         let has_room = self.transfers.count(Class::Prefetch) < usize::from(self.config.tuning.prefetches);
-        Stock { peers: &self.peers, own: self.config.node, has_room }
+        Stock::new(&self.peers, self.config.node, has_room)
     }
 
     /// Whether one more prefetch may be started; what is asked of seeds has places of its own.
@@ -142,7 +143,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         let mut started = None;
         while !in_vain.is_full() && started.is_none() {
             let has_room = self.stock().has_room;
-            let stock = Stock { peers: &self.peers, own: self.config.node, has_room };
+            let stock = Stock::new(&self.peers, self.config.node, has_room);
             let signs = SupplySigns { version: self.peers.supply(), has_room, seed_has_room: stock.seed_has_room() };
             if self.window.idle_at == Some(signs) && now < self.order.next_pick() {
                 break;
@@ -156,7 +157,9 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
                 break;
             }
             let guess = self.window.guesses.remove(index);
-            if self.start_guessed(now, guess) {
+            // Its patience is at an end: anybody may be asked for what is wanted next.
+            let anybody = index == 0 && now >= self.order.next_pick();
+            if self.start_guessed(now, guess, anybody) {
                 started = Some(index);
             } else {
                 let noted = in_vain.push((index, guess));
@@ -167,10 +170,11 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         started.is_some()
     }
 
-    fn start_guessed(&mut self, now: Instant, guess: Guess) -> bool {
+    fn start_guessed(&mut self, now: Instant, guess: Guess, anybody: bool) -> bool {
         let piece = self.geometry.chunk_piece(guess.chunk);
         let due = self.window.made_at + guess.due;
-        if !self.start(now, piece, Class::Prefetch, Instant::NEVER, None) {
+        let whom = if anybody { Whom::Anybody } else { Whom::Nearest };
+        if !self.start(now, piece, Class::Prefetch, Instant::NEVER, whom) {
             return false;
         }
         if let Some(index) = self.transfers.last_of(piece) {

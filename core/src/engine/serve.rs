@@ -115,8 +115,11 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         if now - at >= SERVED_FOR || (request.insist && has_time) {
             return None;
         }
-        let peers = &self.peers;
-        let fits = |peer| peers.get(peer).is_some_and(|link| link.is_open() && link.address.is_dialable());
+        let (peers, to) = (&self.peers, self.peers.at(index).locality);
+        let fits = |peer| {
+            let link = peers.get(peer).filter(|link| link.is_open() && link.address.is_dialable());
+            link.map(|link| to.nearness(&link.locality))
+        };
         let peer = self.served.name(piece, peers.id(index), fits)?;
         if request.class == Class::Demand {
             self.hurry(piece);

@@ -5,6 +5,7 @@
 
 use crate::geometry::PieceIndex;
 use crate::ids::{Address, NodeId, PeerId, UploadId};
+use crate::locality::Nearness;
 use crate::rng::mix;
 use crate::time::Instant;
 use crate::wire::Class;
@@ -202,12 +203,22 @@ impl<'a> ServedTo<'a> {
         row.into_iter().flat_map(|row| row.nodes[..usize::from(row.count)].iter().map(|(peer, _)| *peer)).collect()
     }
 
-    /// Whom to name to `asker`, of those that `fits` picks: the first who has not been named often enough.
-    pub(super) fn name(&mut self, piece: PieceIndex, asker: PeerId, fits: impl Fn(PeerId) -> bool) -> Option<PeerId> {
+    /// Whom to name to `asker`: the first who has not been named often enough, but rather a nearer one, though named somewhat
+    /// more often. `fits` tells how near it is to the asker, none: it is not to be named.
+    pub(super) fn name(
+        &mut self,
+        piece: PieceIndex,
+        asker: PeerId,
+        fits: impl Fn(PeerId) -> Option<Nearness>,
+    ) -> Option<PeerId> {
         let place = self.place(piece);
         let row = self.rows[place].iter_mut().find(|row| row.piece == piece.get())?;
-        let others = row.nodes_mut().iter_mut().filter(|(peer, _)| *peer != asker && fits(*peer));
-        let (peer, named) = others.min_by_key(|(_, named)| (*named).max(FAN_OUT - 1))?;
+        let others = row.nodes_mut().iter_mut().filter(|(peer, _)| *peer != asker);
+        let fit = others.filter_map(|node| fits(node.0).map(|nearness| (node, nearness)));
+        let often = |named: u8, nearness: Nearness| {
+            u32::from(named.max(FAN_OUT - 1)) + u32::from(FAN_OUT) * nearness.levels_beyond(Nearness::Host)
+        };
+        let ((peer, named), _) = fit.min_by_key(|((_, named), nearness)| often(*named, *nearness))?;
         *named = named.saturating_add(1);
         let peer = *peer;
         row.push(asker);

@@ -348,6 +348,7 @@ mod tests {
     use super::*;
     use crate::engine::{Fill, Limits};
     use crate::ids::{Digest, NodeId};
+    use crate::locality::Locality;
     use crate::wire::{Farewell, Frame, Role};
     use proptest::prelude::*;
 
@@ -360,6 +361,7 @@ mod tests {
             image: Digest([0xff; 32]),
             role: Role::Seed,
             listen: Address { ip: [0xff; 16], port: u16::MAX },
+            locality: Locality { zone: u32::MAX, rack: u32::MAX, host: u32::MAX },
             manifest_bytes: u32::MAX,
             payload_bytes: 0,
             profile: Some(offered),

@@ -22,6 +22,7 @@ pub use sequential::{STREAMS_MAX, Sequential};
 use crate::bitmap::Bits;
 use crate::geometry::{ChunkIndex, Geometry, PieceIndex};
 use crate::ids::{GuestId, PeerId};
+use crate::locality::Nearness;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::wire::{Class, Role};
@@ -157,7 +158,8 @@ pub trait Predictor {
 
 /// Who has how much of what is to be fetched.
 pub trait Supply {
-    /// How many linked nodes, seeds not counted, hold the chunk.
+    /// From how many linked nodes, seeds not counted, this node may fetch the chunk: those that hold it, the nearest alone; 0 as
+    /// long as a node nearer than these is to bring it (from another rack, say).
     fn holders(&self, chunk: ChunkIndex) -> u16;
     /// Whether one of these can be asked for it now; those that have said that they are busy may be among them.
     fn can_ask(&self, chunk: ChunkIndex) -> bool {
@@ -165,6 +167,14 @@ pub trait Supply {
     }
     /// Whether this node, of itself and the nodes that it is linked with, is the one that shall fetch the chunk from a seed.
     fn owns(&self, chunk: ChunkIndex) -> bool;
+    /// Whether some nodes are nearer than others, so that this one may have to bring something.
+    fn is_divided(&self) -> bool {
+        false
+    }
+    /// Whether nearer nodes wait for this one to fetch the chunk from `holders`.
+    fn brings(&self, _chunk: ChunkIndex) -> bool {
+        false
+    }
     /// Whether nodes can be asked for one more chunk that no guest waits for.
     fn has_room(&self) -> bool;
     /// The same of a seed.
@@ -190,6 +200,8 @@ pub struct Candidate {
     pub peer: PeerId,
     /// Seed or node.
     pub role: Role,
+    /// How near it says that it is.
+    pub nearness: Nearness,
     /// Round trip.
     pub rtt: Duration,
     /// What it has sent us lately, in bytes a second; 0 if not known.

@@ -64,7 +64,9 @@ impl Order for Rarest {
 }
 
 /// Each chunk has an owner among the nodes, drawn by rendezvous hashing, who alone fetches it from a seed, the soonest first;
-/// all others wait until a node that they are linked with holds it. Of what nodes hold, half of the picks take the soonest,
+/// all others wait until a node that they are linked with holds it. So it goes on from far to near: a chunk that is held in
+/// other racks alone is fetched from there by its owner among the rack's nodes, soon, since all the others wait for that (what
+/// [`Supply`] says of holders and of who brings is so). Of what nodes hold, half of the picks take the soonest,
 /// the others the rarest of what is near, so that nodes in lockstep have something to trade.
 #[derive(Debug, Default, Copy, Clone, PartialEq, Eq)]
 pub struct Owners {
@@ -78,6 +80,8 @@ const OWNER_PATIENCE: Duration = Duration::from_millis(300);
 const URGENT: usize = 64;
 /// So far ahead a chunk of its own is looked for: what is later may still come from others.
 const OWN: usize = 128;
+/// One pick in so many does not prefer what nearer nodes wait for: those it is to be had from may all be busy.
+const NOT_BROUGHT_ONE_IN: u32 = 4;
 /// So far ahead the rarest is looked for first.
 const NEAR: usize = 160;
 
@@ -110,6 +114,12 @@ impl Order for Owners {
         }
         if !supply.has_room() {
             return None;
+        }
+        if supply.is_divided()
+            && let Some(brought) = window.iter().take(OWN).position(|guess| supply.brings(guess.chunk))
+            && rng.below(NOT_BROUGHT_ONE_IN) != 0
+        {
+            return Some(brought);
         }
         if rng.below(2) == 0
             && let Some(urgent) = window.iter().take(URGENT).position(|guess| supply.can_ask(guess.chunk))

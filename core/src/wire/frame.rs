@@ -4,6 +4,7 @@
 //! against the geometry. *Bounds*: a frame's payload is at most [`PAYLOAD_BYTES_MAX`](super::PAYLOAD_BYTES_MAX) bytes.
 
 use crate::ids::{Address, Digest, NodeId};
+use crate::locality::Locality;
 use serde::{Deserialize, Serialize};
 
 /// A frame, without its body.
@@ -68,6 +69,8 @@ pub struct Hello {
     pub role: Role,
     /// How many pieces may be asked of it and not yet answered.
     pub requests_max: u16,
+    /// Where it stands.
+    pub locality: Locality,
 }
 
 /// What a node does in the swarm.
@@ -170,6 +173,9 @@ pub struct Peers<'a> {
     /// 18 bytes a node, coded as in [`addresses`](super::addresses).
     #[serde(borrow)]
     pub addresses: &'a [u8],
+    /// Where they stand: 12 bytes a node; nothing at all if that is known of none of them.
+    #[serde(borrow)]
+    pub localities: &'a [u8],
 }
 
 /// A blob that can be had.

@@ -19,7 +19,10 @@ pub mod runs;
 pub mod touches;
 mod varint;
 
-pub use addresses::{ADDRESS_BYTES, ADDRESSES_MAX, pack_addresses, unpack_addresses};
+pub use addresses::{
+    ADDRESS_BYTES, ADDRESSES_MAX, LOCALITY_BYTES, LOCATED_MAX, pack_addresses, pack_localities, unpack_addresses,
+    unpack_localities,
+};
 pub use codec::{Decoded, decode, encode};
 pub use error::{Full, WireError};
 pub use frame::*;

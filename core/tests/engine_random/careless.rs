@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use swarmdisk_core::engine::{Event, Landing, Received, Verdict};
 use swarmdisk_core::geometry::{ChunkIndex, PieceIndex};
 use swarmdisk_core::ids::{Address, Digest, GuestId, NodeId, PeerId, SlotId, UploadId};
+use swarmdisk_core::locality::Locality;
 use swarmdisk_core::wire::*;
 
 /// A call, drawn: what kind, and three numbers from which the rest follows.
@@ -39,6 +40,10 @@ fn any_of<T: Copy + serde::de::DeserializeOwned>(issued: &[T], pick: u32, other:
 
 fn some_address(number: u32) -> Address {
     net::address(number as usize % 9)
+}
+
+fn some_locality(number: u32) -> Locality {
+    Locality { zone: number % 2, rack: number % 3, host: number % 5 }
 }
 
 fn encoded(frame: &Frame<'_>) -> Vec<u8> {
@@ -126,6 +131,8 @@ impl Careless {
         let runs = &buffer[..length];
         let mut addresses = [0; 2 * ADDRESS_BYTES];
         pack_addresses([some_address(a), some_address(c)], &mut addresses);
+        let mut localities = [0; 2 * LOCALITY_BYTES];
+        pack_localities([some_locality(b), some_locality(c)], &mut localities);
         let range = BlobRange { digest, total_bytes: 0, offset: a % 2000, bytes: b };
         let frame = match c % 48 {
             0 => Frame::Hello(self.hello(a, if c % 3 == 0 { Role::Seed } else { Role::Node })),
@@ -137,7 +144,7 @@ impl Careless {
             12 => Frame::Busy(Busy { run, retry_millis: a as u16 }),
             13 => Frame::Refuse(run),
             14 => Frame::Redirect(Redirect { run, node, address }),
-            15 => Frame::Peers(Peers { addresses: &addresses }),
+            15 => Frame::Peers(Peers { addresses: &addresses, localities: &localities[..[0, 24][a as usize % 2]] }),
             16 => Frame::BlobRequest(range),
             17 => Frame::Ping(u64::from(a)),
             18 => Frame::Pong(self.now.wrapping_sub(u64::from(a))),
@@ -158,6 +165,7 @@ impl Careless {
             listen: some_address(draw),
             role,
             requests_max: (draw % 9) as u16,
+            locality: some_locality(draw),
         }
     }
 

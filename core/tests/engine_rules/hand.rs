@@ -5,6 +5,7 @@ use swarmdisk_core::engine::{Action, Body, Config, Engine, Event, Footprint, Lan
 use swarmdisk_core::format::profile::ProfileEntry;
 use swarmdisk_core::geometry::{ChunkIndex, Geometry, PieceIndex};
 use swarmdisk_core::ids::{Address, GuestId, NodeId, PeerId, SlotId};
+use swarmdisk_core::locality::Locality;
 use swarmdisk_core::policy::{ExpectedCompletion, InOrder, Lesson, Live, Mixed, Order, Profile};
 use swarmdisk_core::time::Instant;
 use swarmdisk_core::wire::{
@@ -201,6 +202,7 @@ impl<O: Order> Hand<O> {
             listen: listens(number),
             role,
             requests_max: 16,
+            locality: Locality::NONE,
         }
     }
 

@@ -137,11 +137,11 @@ fn addresses_go_round() {
     let teller = hand.link(1, Role::Node);
     let mut list = [0; 3 * ADDRESS_BYTES];
     wire::pack_addresses([listens(100), listens(1), listens(5)], &mut list);
-    hand.hear(teller, Frame::Peers(wire::Peers { addresses: &list })).unwrap();
+    hand.hear(teller, Frame::Peers(wire::Peers { addresses: &list, localities: &[] })).unwrap();
     let dials = hand.actions();
     assert!(matches!(dials[..], [Action::Dial { address, .. }] if address == listens(5)), "not oneself: {dials:?}");
     assert_eq!(
-        hand.hear(teller, Frame::Peers(wire::Peers { addresses: &[1; 17] })),
+        hand.hear(teller, Frame::Peers(wire::Peers { addresses: &[1; 17], localities: &[] })),
         Err(PeerError::Malformed(WireError::Malformed))
     );
 }

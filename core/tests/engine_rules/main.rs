@@ -8,5 +8,6 @@ mod filling;
 mod hand;
 mod keeping;
 mod linking;
+mod locality;
 mod serving;
 mod teaching;

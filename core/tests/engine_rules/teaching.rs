@@ -3,15 +3,21 @@
 use crate::hand::*;
 use swarmdisk_core::engine::{Config, Event, Landing, Offered, PeerError};
 use swarmdisk_core::ids::{Digest, GuestId, PeerId};
+use swarmdisk_core::time::Duration;
 use swarmdisk_core::wire::{
     FEATURE_TEACH, Frame, Hello, LIST_BYTES_MAX, Role, Touched, TouchesEncoder, WireError, decode_touches,
 };
 
 /// When changes are told to one peer, in microseconds.
 const BATCH: u64 = 60_000;
+/// What it is set to: a batch among one or two others takes up to 60 ms.
+const BATCH_ALONE: Duration = Duration::from_millis(36);
 
 fn logging(touches: u16) -> impl FnOnce(&mut Config) {
-    move |config| config.limits.touches = touches
+    move |config| {
+        config.limits.touches = touches;
+        config.tuning.batch = BATCH_ALONE;
+    }
 }
 
 /// A guest reads a chunk that is held.

@@ -13,6 +13,7 @@ use swarmdisk_core::engine::{
 use swarmdisk_core::format::profile::ProfileEntry;
 use swarmdisk_core::geometry::{Geometry, LEAF_CHUNKS, Piece, PieceIndex};
 use swarmdisk_core::ids::{Address, Digest, GuestId, NodeId, PeerId, SlotId};
+use swarmdisk_core::locality::Locality;
 use swarmdisk_core::policy::{ExpectedCompletion, Lesson, Live, Mixed, Profile, Sequential, WindowedRandom};
 use swarmdisk_core::rng::mix;
 use swarmdisk_core::time::{Duration, Instant};
@@ -130,6 +131,7 @@ pub fn config(index: usize, role: Role, limits: Limits) -> Config {
         image: Digest([7; 32]),
         role,
         listen: address(index),
+        locality: Locality::NONE,
         manifest_bytes: 1000,
         payload_bytes: 0,
         profile: None,

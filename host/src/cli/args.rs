@@ -8,6 +8,7 @@ use std::time::Duration;
 use swarmdisk_common::policies::Prefetch;
 use swarmdisk_common::units::{parse_rate, parse_size, parse_time};
 use swarmdisk_core::engine::Fill;
+use swarmdisk_core::locality::Locality;
 
 /// Boots any VM from a swarm: a block device whose bytes come from peers, in the order the guest will need them.
 #[derive(Debug, Parser)]
@@ -89,6 +90,9 @@ pub struct Seed {
     /// Send at most so much a second, as in 100mbit or 12MB
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     pub limit_up: Option<u64>,
+    /// Where this machine stands, coarse to fine and as far as it has names: near nodes go before the rest
+    #[arg(long, value_name = "KEY=VALUE,...", value_parser = super::locality::parse)]
+    pub locality: Option<Locality>,
     /// Let everybody who reaches the address join, also from other machines
     #[arg(long)]
     pub open: bool,
@@ -163,6 +167,9 @@ pub struct AttachOptions {
     /// Receive at most so much a second
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     pub limit_down: Option<u64>,
+    /// Where this machine stands, coarse to fine and as far as it has names: near nodes go before the rest
+    #[arg(long, value_name = "KEY=VALUE,...", value_parser = super::locality::parse)]
+    pub locality: Option<Locality>,
     /// How long a guest's read waits for the swarm before it fails
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_time)]
     pub io_timeout: Duration,

@@ -78,6 +78,7 @@ impl Session {
         node_options.prefetch = options.prefetch.into();
         node_options.teach = !options.no_teach;
         node_options.fill = options.fill;
+        node_options.locality = options.locality.unwrap_or_default();
         node_options.rates = rates;
         node_options.contacts = found.contacts;
         node_options.bootstrap_bytes = found.received_bytes;

@@ -7,6 +7,7 @@ mod args;
 mod attach;
 mod check;
 mod failure;
+mod locality;
 mod output;
 mod pack;
 mod profile;

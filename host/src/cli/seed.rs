@@ -55,6 +55,7 @@ impl Seeding {
             let own = profiles.iter().position(|(image, ..)| *image == options.store.image());
             options.profile = own.map(|index| profiles.swap_remove(index).1);
             options.teach = args.learn;
+            options.locality = args.locality.unwrap_or_default();
             options.advertise = Some(advertise);
             options.rates = rates.clone();
             nodes.push(Node::start(options).await?);

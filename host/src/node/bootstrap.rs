@@ -13,6 +13,7 @@ use bytes::{Buf, BytesMut};
 use std::io;
 use std::net::SocketAddr;
 use swarmdisk_core::ids::{Address, Digest};
+use swarmdisk_core::locality::Locality;
 use swarmdisk_core::wire::{
     BlobRange, Decoded, Farewell, Frame, HEAD_BYTES_MAX, Hello, Offer, PREFACE_BYTES, Role, VERSION, agreed_version,
     decode, encode,
@@ -262,6 +263,7 @@ impl Talk {
             listen: Address::NONE,
             role: Role::Node,
             requests_max: 1,
+            locality: Locality::NONE,
         };
         self.say(&Frame::Hello(hello)).await?;
         let Heard::Hello(theirs) = self.hear().await? else { return Err(self.broken("it did not say hello")) };

@@ -56,6 +56,7 @@ use swarmdisk_common::policies::Prefetch;
 use swarmdisk_core::engine::{Config, Fill, Limits, Offered, SetupError, Tuning};
 use swarmdisk_core::format::profile::{ProfileEntry, ProfileError, ProfileView};
 use swarmdisk_core::ids::{Address, NodeId};
+use swarmdisk_core::locality::Locality;
 use swarmdisk_core::wire::Role;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -82,6 +83,8 @@ pub struct NodeOptions {
     /// Where others can reach it: with an unspecified ip (`0.0.0.0`, `::`) at the address that its links come from;
     /// none: it cannot be dialled.
     pub advertise: Option<SocketAddr>,
+    /// Where it stands; near nodes go before the rest.
+    pub locality: Locality,
     /// A profile of this image: offered to others, and followed as far as `prefetch` says. At most 16 MiB.
     pub profile: Option<Bytes>,
     /// What guesses are made from.
@@ -108,6 +111,7 @@ impl NodeOptions {
             role: Role::Node,
             limits: Limits::NODE,
             advertise: None,
+            locality: Locality::NONE,
             profile: None,
             prefetch: Prefetch::default(),
             teach: true,
@@ -244,6 +248,7 @@ fn config(options: &NodeOptions) -> Config {
         image: options.store.image(),
         role: options.role,
         listen,
+        locality: options.locality,
         manifest_bytes: options.store.manifest_bytes().len() as u32,
         payload_bytes: options.store.layout().payload_bytes(),
         profile: options.profile.as_ref().map(offered),

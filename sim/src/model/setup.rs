@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use swarmdisk_common::profile::{MergeError, Merged, merge};
 use swarmdisk_common::trace::Trace;
 use swarmdisk_core::format::profile::{ProfileEntry, encode, encoded_bytes_max};
+use swarmdisk_core::locality::Locality;
 use swarmdisk_core::wire::Role;
 
 /// A node or a seed: an engine at a host.
@@ -111,6 +112,22 @@ impl Setup {
     pub fn seeds_of(&self, image: usize) -> std::ops::Range<usize> {
         let count = self.scenario.seeds.count as usize;
         image * count..(image + 1) * count
+    }
+
+    /// Where a node says that it stands. Where all nodes stand in one rack nothing is to be said.
+    pub fn locality(&self, node: usize) -> Locality {
+        let racks: u32 = self.scenario.groups.iter().map(|group| group.racks).sum();
+        if racks < 2 || !self.scenario.policy.locality {
+            return Locality::NONE;
+        }
+        let rack = self.rack(node);
+        let zone = self.topology.rack_zones[rack as usize].to_string();
+        Locality::new(Some(&zone), Some(&rack.to_string()), None)
+    }
+
+    /// The rack of a node; racks are numbered across all zones.
+    pub fn rack(&self, node: usize) -> u32 {
+        self.topology.hosts[self.nodes[node].host as usize].rack
     }
 
     /// The chunks that any guest of an image touches and that have bytes.

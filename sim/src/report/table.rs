@@ -75,13 +75,17 @@ pub(super) fn traffic(outcome: &Outcome) -> Rows {
             format!("{:.1} % of all bodies", 100.0 * share(totals.peer_bytes, bodies)),
         ),
         row(
-            "of these from other racks",
+            "of both from other racks",
             bytes(totals.far_bytes),
-            format!(
-                "{} a rack, of {}",
-                bytes(totals.far_bytes / u64::from(racks.max(1))),
-                counted(racks as usize, "rack")
-            ),
+            match racks {
+                0 | 1 => "1 rack".to_owned(),
+                _ => format!(
+                    "{:.3} working sets a rack, of {}; {:.3} the worst",
+                    totals.cross_rack_working_sets_per_rack,
+                    counted(racks as usize, "rack"),
+                    totals.cross_rack_working_sets_worst_rack
+                ),
+            },
         ),
         row(
             "metadata",

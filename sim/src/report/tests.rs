@@ -85,7 +85,7 @@ const TABLE: &str = "\
 ╞═══════════════════════════════════════════════════════════════════════════╡
 │ from seeds                   12.0 MB   1.200 x the working set of 10.0 MB │
 │ from nodes                    8.0 MB                 40.0 % of all bodies │
-│ of these from other racks   500.0 kB           500.0 kB a rack, of 1 rack │
+│ of both from other racks    500.0 kB   0.050 working sets a rack, of 2 racks; 0.060 the worst │
 │ metadata                      1.0 MB                   4.8 % of all bytes │
 │ most that a node uploaded     4.0 MB                      1.33 x the mean │
 │ rack 0 up                   187.5 MB                75.0 % of 1.00 Gbit/s │

@@ -89,6 +89,8 @@ pub struct Policy {
     pub fill_rate: Option<Rate>,
     /// Of `fill = "auto"`: how long after a guest's first read it begins at the latest.
     pub fill_after: Span,
+    /// Whether nodes say where they stand, if there is more than one rack of them.
+    pub locality: bool,
     /// Links that a node tries to have.
     pub links: u16,
     /// Links that it takes.
@@ -133,6 +135,7 @@ impl Default for Policy {
             fill: Fill::Off,
             fill_rate: None,
             fill_after: span(tuning.fill_after),
+            locality: true,
             links: tuning.links,
             links_max: limits.peers,
             requests_per_peer: limits.requests_per_peer,

@@ -248,6 +248,7 @@ impl Draws {
             if draws.percent(30) { draws.between(least, most) as u16 } else { normal }
         };
         Policy {
+            locality: true,
             prefetch: self.pick(&[
                 Prefetch::Auto,
                 Prefetch::Auto,

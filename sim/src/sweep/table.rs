@@ -43,6 +43,7 @@ const COLUMNS: &[Column] = &[
     ("origin_amplification", |o| Ratio(o.totals.origin_amplification).to_string()),
     ("peer_bytes", |o| o.totals.peer_bytes.to_string()),
     ("far_bytes", |o| o.totals.far_bytes.to_string()),
+    ("cross_rack_working_sets_per_rack", |o| Ratio(o.totals.cross_rack_working_sets_per_rack).to_string()),
     ("discarded_bytes", |o| o.totals.discarded_bytes.to_string()),
     ("prefetch_unused_bytes", |o| o.nodes.iter().map(|node| node.prefetch_unused_bytes).sum::<u64>().to_string()),
     ("metadata_bytes", |o| o.totals.metadata_bytes.to_string()),

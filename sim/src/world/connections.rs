@@ -493,6 +493,7 @@ impl<W: Watch> World<'_, W> {
         }
         *if is_origin { &mut tally.origin_bytes } else { &mut tally.peer_bytes } += bytes;
         tally.far_bytes += if is_far { bytes } else { 0 };
+        tally.far_origin_bytes += if is_far && is_origin { bytes } else { 0 };
         self.nodes[sender].tally.uploaded_bytes += bytes;
         self.timeline.add(self.now, bytes, is_origin);
     }

@@ -235,6 +235,7 @@ impl<'a, W: Watch> World<'a, W> {
             image: image.digest,
             role: spec.role,
             listen: address(node, 0),
+            locality: self.setup.locality(node),
             manifest_bytes: image.manifest_bytes,
             payload_bytes: image.payload_bytes(),
             profile: None,

@@ -29,8 +29,10 @@ pub struct Tally {
     pub origin_bytes: u64,
     /// The same from nodes.
     pub peer_bytes: u64,
-    /// The same from nodes of other racks, and from other zones.
+    /// Of both, what came from other racks.
     pub far_bytes: u64,
+    /// Of these, from seeds.
+    pub far_origin_bytes: u64,
     /// Leaf pages, manifest, profile, all heads, in bytes.
     pub metadata_bytes: u64,
     /// Frames received.
