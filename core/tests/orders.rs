@@ -52,7 +52,7 @@ impl Supply for Multiples {
 const THIRDS: Multiples = Multiples { held: 3, owned: CHUNKS, seed_has_room: true, brought: CHUNKS };
 
 fn window(length: u32) -> Vec<Guess> {
-    (0..length).map(|index| Guess { chunk: chunk(index), probability: 128, due: Duration::MAX }).collect()
+    (0..length).map(|index| Guess { chunk: chunk(index), probability: 128, due: Duration::from_millis(900) }).collect()
 }
 
 fn picks(mut order: impl Order, lengths: &[u32], seed: u64) -> Vec<Option<usize>> {
