@@ -7,6 +7,8 @@
 use super::Engine;
 use super::fetch::Whom;
 use super::stock::Stock;
+use crate::geometry::ChunkIndex;
+use crate::locality::Nearness;
 use crate::policy::{FORECAST_MAX, Forecast, Guess, Order, Predictor, Selector, Supply, Throughput};
 use crate::time::{Duration, Instant};
 use crate::wire::Class;
@@ -15,6 +17,8 @@ use crate::wire::Class;
 const TRIES_MAX: usize = 8;
 /// How long a forecast is kept after the predictor has heard more.
 const CHANGED_KEPT: Duration = Duration::from_millis(2);
+/// A near node that has not given what is wanted next for so long is not waited for.
+const NEAR_PATIENCE: Duration = Duration::from_millis(300);
 /// How long it is kept if nothing happens: what is due soon changes with time.
 const KEPT: Duration = Duration::from_millis(100);
 
@@ -33,6 +37,8 @@ pub(super) struct Window {
     was_full: bool,
     /// Nothing was picked when the supply was so.
     idle_at: Option<SupplySigns>,
+    /// What is wanted next, and since when it is; kept where some nodes are nearer than others.
+    head: Option<(ChunkIndex, Instant)>,
 }
 
 /// What an order's answer depends on beside the window and time.
@@ -53,7 +59,13 @@ impl Window {
             dirty: false,
             was_full: false,
             idle_at: None,
+            head: None,
         }
+    }
+
+    /// When those near have had their time to give what is wanted next.
+    fn overdue_at(&self) -> Instant {
+        self.head.map_or(Instant::NEVER, |(_, since)| since + NEAR_PATIENCE)
     }
 
     /// The predictor has heard something, or what was under way is not: there may be more to guess.
@@ -88,7 +100,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     pub(super) fn start_prefetches(&mut self, now: Instant) {
         while self.may_prefetch(now) {
             self.renew_window(now);
-            if !self.start_guess(now) {
+            if !self.start_overdue(now) && !self.start_guess(now) {
                 return;
             }
             self.start_leaves(now);
@@ -101,7 +113,8 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
 
     /// When a look finds more than the last one did, even if nothing happens until then.
     pub(super) fn window_due(&self, now: Instant) -> Instant {
-        if self.may_prefetch(now) { self.window.due() } else { Instant::NEVER }
+        let overdue_at = Some(self.window.overdue_at()).filter(|at| *at > now).unwrap_or(Instant::NEVER);
+        if self.may_prefetch(now) { self.window.due().min(overdue_at) } else { Instant::NEVER }
     }
 
     /// What nodes have, for the order of prefetching.
@@ -137,6 +150,22 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         }
     }
 
+    /// Asks anybody for what is wanted next if it has been that for long: those near say that they hold it, and do not give it.
+    fn start_overdue(&mut self, now: Instant) -> bool {
+        let Some(first) = self.window.guesses.first().copied().filter(|_| self.peers.any_nearer(Nearness::Far)) else {
+            return false;
+        };
+        if self.window.head.is_none_or(|(chunk, _)| chunk != first.chunk) {
+            self.window.head = Some((first.chunk, now));
+        }
+        if now < self.window.overdue_at() || !self.stock().has_room || !self.start_guessed(now, first, Whom::Anybody) {
+            return false;
+        }
+        self.window.guesses.remove(0);
+        self.window.idle_at = None;
+        true
+    }
+
     /// Starts one of the window's guesses, and removes it from there; the others stay.
     fn start_guess(&mut self, now: Instant) -> bool {
         let mut in_vain: heapless::Vec<(usize, Guess), TRIES_MAX> = heapless::Vec::new();
@@ -157,9 +186,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
                 break;
             }
             let guess = self.window.guesses.remove(index);
-            // Its patience is at an end: anybody may be asked for what is wanted next.
-            let anybody = index == 0 && now >= self.order.next_pick();
-            if self.start_guessed(now, guess, anybody) {
+            if self.start_guessed(now, guess, Whom::Nearest) {
                 started = Some(index);
             } else {
                 let noted = in_vain.push((index, guess));
@@ -170,10 +197,9 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         started.is_some()
     }
 
-    fn start_guessed(&mut self, now: Instant, guess: Guess, anybody: bool) -> bool {
+    fn start_guessed(&mut self, now: Instant, guess: Guess, whom: Whom) -> bool {
         let piece = self.geometry.chunk_piece(guess.chunk);
         let due = self.window.made_at + guess.due;
-        let whom = if anybody { Whom::Anybody } else { Whom::Nearest };
         if !self.start(now, piece, Class::Prefetch, Instant::NEVER, whom) {
             return false;
         }

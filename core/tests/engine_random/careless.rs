@@ -56,6 +56,7 @@ impl Careless {
     fn new(role: Role, seed: u64) -> Self {
         let change = |config: &mut Config| {
             config.seed = seed;
+            config.locality = some_locality(seed as u32);
             config.tuning.queue = 2;
             config.unsent_bytes_max = if seed.is_multiple_of(2) { 50_000 } else { u32::MAX };
         };

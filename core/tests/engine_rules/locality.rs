@@ -3,7 +3,7 @@
 
 use crate::hand::{CHUNKS, Hand, Out, PIECES, listens, node_id};
 use std::collections::BTreeSet;
-use swarmdisk_core::engine::{Action, Config, PeerError, Reason};
+use swarmdisk_core::engine::{Action, Config, Event, PeerError, Reason};
 use swarmdisk_core::ids::PeerId;
 use swarmdisk_core::locality::Locality;
 use swarmdisk_core::policy::{Order, Owners};
@@ -75,7 +75,7 @@ fn who_does_not_say_where_it_stands_waits_for_nobody() {
 #[test]
 fn what_is_wanted_next_is_brought_by_anybody_in_the_end() {
     let mut hand = guessing(1, rack("a"));
-    let (mate, far) = (link(&mut hand, 2, rack("a")), link(&mut hand, 9, rack("b")));
+    let (_, far) = (link(&mut hand, 2, rack("a")), link(&mut hand, 9, rack("b")));
     hand.maps(far, WANTED);
     let mine = pieces(&hand.asks());
     let next = WANTED.into_iter().find(|piece| !mine.contains(piece)).unwrap();
@@ -83,10 +83,6 @@ fn what_is_wanted_next_is_brought_by_anybody_in_the_end() {
     assert_eq!(hand.asks(), []);
     hand.wait_micros(1_000);
     assert_eq!(hand.asks(), [(far, next)], "its mate has had its time");
-    // One that says that it holds everything, and never gives any of it, is not waited for either.
-    hand.maps(mate, WANTED);
-    let asked = pieces(&hand.asks());
-    assert!(!asked.is_empty());
 }
 
 #[test]
@@ -110,14 +106,32 @@ fn a_guest_s_chunk_is_asked_of_the_nearest_of_those_alike() {
         here,
     ];
     let mut hand = Hand::holding(CHUNKS..PIECES, |config| config.locality = here);
-    for (number, place) in (1..).zip(places) {
-        let peer = link(&mut hand, number, place);
-        hand.maps(peer, 0..CHUNKS);
-        hand.wants(u32::from(number));
-        assert_eq!(hand.asks(), [(peer, u32::from(number))], "the nearest so far, at {place:?}");
-        hand.gets(peer, u32::from(number));
-        hand.drain();
+    let links: Vec<PeerId> = (1..).zip(places).map(|(number, place)| link(&mut hand, number, place)).collect();
+    links.iter().for_each(|peer| hand.maps(*peer, 0..CHUNKS));
+    hand.wants(5);
+    for peer in links.into_iter().rev() {
+        assert_eq!(hand.asks(), [(peer, 5)], "the nearest that is left");
+        hand.tell(Event::PeerClosed { peer });
     }
+}
+
+#[test]
+fn a_guess_waits_for_the_near_one_though_a_far_one_could_send_it_at_once() {
+    let mut hand = guessing(1, rack("a"));
+    let mate = hand.admit();
+    let hello = Hello { locality: rack("a"), requests_max: 1, ..hand.hello(2, Role::Node) };
+    hand.hear(mate, Frame::Hello(hello)).unwrap();
+    hand.maps(mate, WANTED);
+    let far = link(&mut hand, 9, rack("b"));
+    hand.maps(far, WANTED);
+    hand.wait_micros(1_000);
+    let mut asked = hand.asks();
+    hand.wait_micros(298_000);
+    asked.extend(hand.asks());
+    assert!(asked.iter().all(|(peer, _)| *peer == mate), "{asked:?}");
+    hand.wait_micros(10_000);
+    let asks = hand.asks();
+    assert!(matches!(asks[..], [(peer, _)] if peer == far), "what is wanted next waits no longer: {asks:?}");
 }
 
 #[test]

@@ -21,6 +21,7 @@ fn outcome() -> Outcome {
     };
     let mut scenario = Scenario::default();
     scenario.groups[0].count = 2;
+    scenario.groups[0].racks = 2;
     Outcome {
         name: "two".into(),
         about: "Two nodes & a <seed>.".into(),
@@ -36,6 +37,8 @@ fn outcome() -> Outcome {
             origin_bytes: 12_000_000,
             peer_bytes: 8_000_000,
             far_bytes: 500_000,
+            cross_rack_working_sets_per_rack: 0.025,
+            cross_rack_working_sets_worst_rack: 0.05,
             metadata_bytes: 1_000_000,
             origin_amplification: 1.2,
             upload_max_over_mean: 1.333,
@@ -80,17 +83,17 @@ const TABLE: &str = "\
 │ against the lower bound   1.36 x            1.59 x    1.59 x │
 │ waited for the network    0.50 s            0.75 s    0.75 s │
 └──────────────────────────────────────────────────────────────┘
-┌───────────────────────────────────────────────────────────────────────────┐
-│ bytes                         amount                              that is │
-╞═══════════════════════════════════════════════════════════════════════════╡
-│ from seeds                   12.0 MB   1.200 x the working set of 10.0 MB │
-│ from nodes                    8.0 MB                 40.0 % of all bodies │
-│ of both from other racks    500.0 kB   0.050 working sets a rack, of 2 racks; 0.060 the worst │
-│ metadata                      1.0 MB                   4.8 % of all bytes │
-│ most that a node uploaded     4.0 MB                      1.33 x the mean │
-│ rack 0 up                   187.5 MB                75.0 % of 1.00 Gbit/s │
-│ seed 0 up                    12.5 MB               50.0 % of 100.0 Mbit/s │
-└───────────────────────────────────────────────────────────────────────────┘
+┌───────────────────────────────────────────────────────────────────────────────────────────────┐
+│ bytes                         amount                                                  that is │
+╞═══════════════════════════════════════════════════════════════════════════════════════════════╡
+│ from seeds                   12.0 MB                       1.200 x the working set of 10.0 MB │
+│ from nodes                    8.0 MB                                     40.0 % of all bodies │
+│ of both from other racks    500.0 kB   0.025 working sets a rack, of 2 racks; 0.050 the worst │
+│ metadata                      1.0 MB                                       4.8 % of all bytes │
+│ most that a node uploaded     4.0 MB                                          1.33 x the mean │
+│ rack 0 up                   187.5 MB                                    75.0 % of 1.00 Gbit/s │
+│ seed 0 up                    12.5 MB                                   50.0 % of 100.0 Mbit/s │
+└───────────────────────────────────────────────────────────────────────────────────────────────┘
 two: seed 7, digest 00000000000000ab, 2.00 s of virtual time, 1,234,567 events";
 
 #[test]
