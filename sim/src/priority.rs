@@ -3,7 +3,7 @@
 //! *Purpose*: the measure of priority at the uploader, for a test that bounds it and an example that prints it.
 //! *How*: the guest's node prefetches nothing; the bulk fetchers began before it, and it may ask them as well. Where a node
 //! uploads, the seeds go away.
-//! *Units*: nanoseconds from a guest's read until it has all that it waited for. *Bounds*: [`LIMIT`] of virtual time.
+//! *Units*: nanoseconds from a guest's read until it has all that it waited for. *Bounds*: `LIMIT` of virtual time.
 
 use crate::model::{Setup, SetupError, SimEngine};
 use crate::network::Nanos;
