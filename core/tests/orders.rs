@@ -110,6 +110,54 @@ fn what_another_owns_is_left_until_a_node_holds_it() {
 }
 
 #[test]
+fn what_is_wanted_at_a_time_unknown_is_fetched_by_whoever_wants_it() {
+    let supply = Multiples { held: CHUNKS, owned: CHUNKS, seed_has_room: true, brought: CHUNKS };
+    let (mut window, mut rng) = (window(100)[1..].to_vec(), Rng::new(1));
+    assert_eq!(Owners::default().pick(Instant::ZERO, &window, &supply, &mut rng), None, "their owners fetch them");
+    window[30].due = Duration::MAX;
+    assert_eq!(Owners::default().pick(Instant::ZERO, &window, &supply, &mut rng), Some(30));
+    let by_others = Multiples { held: 1, seed_has_room: true, ..supply };
+    let picks = (0..100).filter_map(|_| Owners::default().pick(Instant::ZERO, &window, &by_others, &mut rng));
+    assert!(picks.filter(|index| *index == 30).count() < 50, "what nodes hold is not asked of seeds");
+}
+
+/// Everybody has everything, but only of what is divisible by seven somebody takes a request.
+struct Sevenths;
+
+impl Supply for Sevenths {
+    fn holders(&self, _chunk: ChunkIndex) -> u16 {
+        5
+    }
+
+    fn can_ask(&self, chunk: ChunkIndex) -> bool {
+        chunk.get().is_multiple_of(7)
+    }
+
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    fn seed_has_room(&self) -> bool {
+        true
+    }
+
+    fn owns(&self, _chunk: ChunkIndex) -> bool {
+        true
+    }
+}
+
+#[test]
+fn owners_pick_only_what_can_be_had_now() {
+    let (mut order, mut rng) = (Owners::default(), Rng::new(1));
+    let window = &window(300)[1..];
+    let picks: BTreeSet<u32> = (0..500)
+        .map(|_| order.pick(Instant::ZERO, window, &Sevenths, &mut rng).unwrap())
+        .map(|index| window[index].chunk.get())
+        .collect();
+    assert!(picks.len() > 10 && picks.iter().all(|chunk| chunk.is_multiple_of(7)), "{picks:?}");
+}
+
+#[test]
 fn what_others_wait_for_is_brought_before_the_rest_as_a_rule() {
     let supply = Multiples { brought: 21, ..THIRDS };
     let (window, mut order, mut rng) = (&window(100)[1..], Owners::default(), Rng::new(1));

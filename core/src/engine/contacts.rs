@@ -1,7 +1,8 @@
 //! The table of addresses where other nodes may listen: whom to dial next, and whom to tell others of.
 //!
 //! *Invariants*: an address occurs once. *Bounds*: as many rows as `Limits::contacts`; when they are used up, a new
-//! address replaces one that has failed, one in the own rack one of elsewhere (but for a quarter), or is dropped. A call is O(rows), but O(1) while nobody is to be dialled.
+//! address replaces one that has failed, one in the own rack one of elsewhere (but for a quarter), or is dropped. A call is
+//! O(rows), but O(1) while nobody is to be dialled.
 
 use crate::ids::{Address, PeerId};
 use crate::locality::{Locality, Nearness};

@@ -12,7 +12,7 @@
 //! | `serve`, `giveway` | whom to answer next, and how |
 //! | `links` | whom to link with, and what each peer is to be told |
 //! | `inbound` | what a peer's frames mean |
-//! | `peer`, `peers`, `transfers`, `uploads`, `demands`, `contacts`, `hints`, `holders`, `announce`, `touchlog` | the tables |
+//! | `peer`, `peers`, `transfers`, `uploads`, `demands`, `contacts`, `hints`, `holders`, `census`, `announce`, `touchlog` | the tables |
 //! | `agenda` | which row of a table is next |
 
 mod agenda;

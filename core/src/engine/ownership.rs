@@ -2,8 +2,8 @@
 //!
 //! *Invariants*: two nodes that know the same nodes agree on who owns a chunk. What is found out is the nearest node that
 //! weighs more: the chunk is this node's own among all that are nearer than that one. So one answer says for a machine, a
-//! rack, a zone and the whole swarm whether it is this node that brings the chunk there. *Bounds*: what was worked out is kept for the
-//! [`KEPT`] chunks asked about last, until a link comes or goes; so the window's chunks cost O(links) once each.
+//! rack, a zone and the whole swarm whether it is this node that brings the chunk there. *Bounds*: what was worked out is
+//! kept for the [`KEPT`] chunks asked about last, until a link comes or goes; so the window's chunks cost O(links) once each.
 //!
 //! *Source* of the hashing: Thaler and Ravishankar, "Using name-based mappings to increase hit rates" (IEEE/ACM ToN 1998).
 

@@ -34,7 +34,7 @@ pub(super) struct Peers<'a> {
     agendas: Agendas<'a>,
     ownership: Ownership,
     census: Census,
-    /// Another number whenever a node has come or gone, or what one is known to hold has changed.
+    /// Another number whenever a node has come or gone, takes requests again, or what one is known to hold has changed.
     supply: u32,
 }
 
@@ -214,19 +214,22 @@ impl<'a> Peers<'a> {
     /// Brings the sets and agendas up to date with a row.
     pub(super) fn note(&mut self, index: usize) {
         let note = self.noted(&self.rows[index]);
-        let was_node = self.open_nodes(index / 64) >> (index % 64) & 1 == 1;
+        let has = |word: u64| word >> (index % 64) & 1 == 1;
+        let (was_node, took_bulk) = (has(self.open_nodes(index / 64)), has(self.sets.bulk[index / 64]));
         let sets = [&mut *self.sets.open, self.sets.seeds, self.sets.demand, self.sets.bulk];
         for (set, member) in sets.into_iter().zip(note.sets) {
             bitmap::assign(set, index as u32, member);
         }
-        let is_node = self.open_nodes(index / 64) >> (index % 64) & 1 == 1;
+        let is_node = has(self.open_nodes(index / 64));
+        if was_node != is_node || (!took_bulk && has(self.sets.bulk[index / 64])) {
+            self.supply = self.supply.wrapping_add(1);
+        }
         if was_node != is_node {
             for (set, nearness) in self.sets.near.iter_mut().zip(NEAR) {
                 bitmap::assign(set, index as u32, is_node && self.rows[index].nearness >= nearness);
             }
             self.ownership.forget();
             self.census.forget();
-            self.supply = self.supply.wrapping_add(1);
         }
         let Agendas { news, blobs, silence, stalls, .. } = &mut self.agendas;
         for (agenda, at) in [news, blobs, silence, stalls].into_iter().zip(note.agendas) {
@@ -470,7 +473,8 @@ impl<'a> Peers<'a> {
         next.is_some_and(|next| (0..self.row_words()).any(|word| self.near(next, word) != 0))
     }
 
-    /// Another number whenever a node has come or gone, or what one is known to hold has changed.
+    /// Another number whenever there may be more to be had of nodes: one has come or gone, takes more requests, or what it is
+    /// known to hold has changed.
     pub(super) const fn supply(&self) -> u32 {
         self.supply
     }

@@ -66,7 +66,8 @@ impl Order for Rarest {
 /// Each chunk has an owner among the nodes, drawn by rendezvous hashing, who alone fetches it from a seed, the soonest first;
 /// all others wait until a node that they are linked with holds it. So it goes on from far to near: a chunk that is held in
 /// other racks alone is fetched from there by its owner among the rack's nodes, soon, since all the others wait for that (what
-/// [`Supply`] says of holders and of who brings is so). Of what nodes hold, half of the picks take the soonest,
+/// [`Supply`] says of holders and of who brings is so). What is wanted at a time unknown, as by a sequential reader, is likely
+/// to be wanted before its owner would have brought it: it waits for no owner. Of what nodes hold, half of the picks take the soonest,
 /// the others the rarest of what is near, so that nodes in lockstep have something to trade.
 #[derive(Debug, Default, Copy, Clone, PartialEq, Eq)]
 pub struct Owners {

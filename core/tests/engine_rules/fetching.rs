@@ -4,6 +4,7 @@ use crate::hand::*;
 use swarmdisk_core::engine::{Action, Event, Fill, Landing, PeerError, Verdict};
 use swarmdisk_core::ids::GuestId;
 use swarmdisk_core::policy::Owners;
+use swarmdisk_core::time::Duration;
 use swarmdisk_core::wire::{Busy, Class, Data, Frame, HEAD_BYTES_MAX, Hello, Redirect, Request, Role, Run};
 
 /// A node that holds all leaf pages, so that only chunks are asked for.
@@ -99,6 +100,38 @@ fn owners_fetch_what_others_own_as_soon_as_a_node_has_it() {
     assert_eq!(hand.asks(), [(peer, 6)]);
     hand.maps(peer, 5..7);
     assert_eq!(hand.asks(), [(peer, 5)]);
+}
+
+#[test]
+fn a_pick_that_found_nobody_to_ask_is_made_again_once_a_peer_takes_more() {
+    let mut hand = Hand::ordered(Owners::default(), &[5, 6, 7], |config| config.tuning.prefetches_per_peer = 1);
+    hand.keeps(CHUNKS..PIECES);
+    let peer = hand.holder(1, Role::Node, 0..PIECES);
+    for _ in 0..3 {
+        let asked = hand.asks();
+        assert_eq!(asked.len(), 1, "one at a time, and another as soon as that has come");
+        hand.lands(peer, asked[0].1);
+    }
+}
+
+#[test]
+fn news_of_what_no_guest_waits_for_is_acted_on_a_little_later_once_for_all() {
+    let mut hand = Hand::ordered(Owners::default(), &[5, 6], |_| {});
+    hand.keeps(CHUNKS..PIECES);
+    let peer = hand.link(1, Role::Node);
+    assert_eq!(hand.asks(), [], "nobody has anything");
+    hand.has(peer, 5..6);
+    assert_eq!(hand.asks(), [], "more may be told");
+    hand.wait_micros(499);
+    hand.has(peer, 6..7);
+    assert_eq!(hand.asks(), []);
+    assert_eq!(hand.engine.deadline(), Some(hand.time() + Duration::from_micros(1)));
+    hand.wait_micros(1);
+    assert_eq!(hand.asks().len(), 2);
+    hand.wants(9);
+    assert_eq!(hand.asks(), [], "nobody has it");
+    hand.has(peer, 9..10);
+    assert_eq!(hand.asks(), [(peer, 9)], "a guest waits");
 }
 
 #[test]

@@ -223,10 +223,15 @@ impl<O: Order> Hand<O> {
 
     pub fn maps(&mut self, peer: PeerId, pieces: std::ops::Range<u32>) {
         let mut buffer = [0; 32];
-        let mut encoder = RunsEncoder::new(&mut buffer, 0);
-        encoder.push(pieces.start, pieces.len() as u32).unwrap();
-        let length = encoder.finish();
-        self.hear(peer, Frame::Map(Map { first: 0, count: PIECES, runs: &buffer[..length] })).unwrap();
+        let runs = encoded(pieces, &mut buffer);
+        self.hear(peer, Frame::Map(Map { first: 0, count: PIECES, runs })).unwrap();
+    }
+
+    /// The peer tells that it holds these, too.
+    pub fn has(&mut self, peer: PeerId, pieces: std::ops::Range<u32>) {
+        let mut buffer = [0; 32];
+        let runs = encoded(pieces, &mut buffer);
+        self.hear(peer, Frame::Have(Pieces { runs })).unwrap();
     }
 
     /// The peer asks.
@@ -266,6 +271,14 @@ impl<O: Order> Hand<O> {
         self.tell(Event::BodyStored { slot });
         assert!(self.engine.holds(self.piece(piece)));
     }
+}
+
+/// One run, as frames have it.
+fn encoded(pieces: std::ops::Range<u32>, buffer: &mut [u8]) -> &[u8] {
+    let mut encoder = RunsEncoder::new(buffer, 0);
+    encoder.push(pieces.start, pieces.len() as u32).unwrap();
+    let length = encoder.finish();
+    &buffer[..length]
 }
 
 /// The runs of a frame, as (first, count).
