@@ -12,12 +12,11 @@
 //! | `serve`, `giveway` | whom to answer next, and how |
 //! | `links` | whom to link with, and what each peer is to be told |
 //! | `inbound` | what a peer's frames mean |
-//! | `peer`, `peers`, `transfers`, `uploads`, `demands`, `contacts`, `hints`, `holders`, `census`, `announce`, `touchlog` | the tables |
+//! | `peer`, `peers`, `transfers`, `uploads`, `demands`, `contacts`, `hints`, `holders`, `kept`, `announce`, `touchlog` | the tables |
 //! | `agenda` | which row of a table is next |
 
 mod agenda;
 mod announce;
-mod census;
 mod config;
 mod contacts;
 mod demands;
@@ -29,6 +28,7 @@ mod guesses;
 mod hints;
 mod holders;
 mod inbound;
+mod kept;
 mod links;
 mod meter;
 mod ownership;

@@ -2,8 +2,8 @@
 //!
 //! *Invariants*: two nodes that know the same nodes agree on who owns a chunk. What is found out is the nearest node that
 //! weighs more: the chunk is this node's own among all that are nearer than that one. So one answer says for a machine, a
-//! rack, a zone and the whole swarm whether it is this node that brings the chunk there. *Bounds*: what was worked out is
-//! kept for the [`KEPT`] chunks asked about last, until a link comes or goes; so the window's chunks cost O(links) once each.
+//! rack, a zone and the whole swarm whether it is this node that brings the chunk there. *Bounds*: O(links) a chunk;
+//! the answer lasts until a link comes or goes.
 //!
 //! *Source* of the hashing: Thaler and Ravishankar, "Using name-based mappings to increase hit rates" (IEEE/ACM ToN 1998).
 
@@ -11,40 +11,6 @@ use crate::geometry::ChunkIndex;
 use crate::ids::NodeId;
 use crate::locality::Nearness;
 use crate::rng::mix;
-use core::cell::Cell;
-
-/// Answers that are kept: more than a window has guesses.
-const KEPT: usize = 1024;
-const NOTHING: u64 = u64::MAX;
-
-/// The nearest nodes that weigh more for a chunk, by the chunk's last bits.
-#[derive(Debug)]
-pub(super) struct Ownership {
-    /// The chunk times eight, and 0 if nobody weighs more, else one more than how near; [`NOTHING`].
-    rows: [Cell<u64>; KEPT],
-}
-
-impl Ownership {
-    pub(super) const fn new() -> Self {
-        Self { rows: [const { Cell::new(NOTHING) }; KEPT] }
-    }
-
-    /// The nodes are others.
-    pub(super) fn forget(&self) {
-        self.rows.iter().for_each(|row| row.set(NOTHING));
-    }
-
-    /// What is kept of the chunk, or is found out now.
-    pub(super) fn of(&self, chunk: ChunkIndex, find_out: impl FnOnce() -> Option<Nearness>) -> Option<Nearness> {
-        let row = &self.rows[chunk.get() as usize % KEPT];
-        if row.get() / 8 != u64::from(chunk.get()) {
-            let code = find_out().map_or(0, |nearness| nearness as u64 + 1);
-            row.set(u64::from(chunk.get()) * 8 + code);
-        }
-        let code = row.get() % 8;
-        Nearness::ALL.into_iter().find(|nearness| *nearness as u64 + 1 == code)
-    }
-}
 
 /// The nearest of the others that weighs more for a chunk than `own`.
 pub(super) fn outweighed(
@@ -82,21 +48,6 @@ mod tests {
             owned[usize::from(owners[0].0[0])] += 1;
         }
         assert!(owned.iter().all(|count| (400..600).contains(count)), "{owned:?}");
-    }
-
-    #[test]
-    fn an_answer_is_kept_until_nodes_come_or_go() {
-        let geometry = Geometry::new(4000 << 16, 16).unwrap();
-        let [chunk, other] = [5, 5 + KEPT as u32].map(|number| geometry.chunk(number).unwrap());
-        let ownership = Ownership::new();
-        let kept = || unreachable!("it is kept");
-        for nearness in [None, Some(Nearness::Far), Some(Nearness::Host)] {
-            ownership.forget();
-            assert_eq!(ownership.of(chunk, || nearness), nearness);
-            assert_eq!(ownership.of(chunk, kept), nearness);
-        }
-        assert_eq!(ownership.of(other, || None), None, "of another chunk");
-        assert_eq!(ownership.of(chunk, || None), None, "whose row has been taken");
     }
 
     #[test]

@@ -6,10 +6,10 @@
 //! only to take one, to find a node by its name, and when changes or contacts are to be told.
 
 use super::agenda::{Agenda, Tournament};
-use super::census::Census;
 use super::config::{Limits, Tuning};
 use super::holders::Holders;
-use super::ownership::{self, Ownership};
+use super::kept::Kept;
+use super::ownership;
 use super::peer::{PeerRow, State};
 use crate::bitmap::{self, Bits};
 use crate::geometry::{ChunkIndex, Geometry};
@@ -32,8 +32,10 @@ pub(super) struct Peers<'a> {
     sums: Sums,
     sets: Sets<'a>,
     agendas: Agendas<'a>,
-    ownership: Ownership,
-    census: Census,
+    /// Kept until a node comes or goes: [`ownership::outweighed`], 0 for none, else one more than how near.
+    outweighed: Kept,
+    /// Kept as news comes: how many nodes hold a chunk.
+    node_holders: Kept,
     /// Another number whenever a node has come or gone, takes requests again, or what one is known to hold has changed.
     supply: u32,
 }
@@ -163,8 +165,8 @@ impl<'a> Peers<'a> {
             sums: Sums::default(),
             sets: Sets { open, seeds, demand, bulk, near: [zone, rack, host] },
             agendas: Agendas { news, blobs, silence, stalls, reviews, turns, turns_full },
-            ownership: Ownership::new(),
-            census: Census::new(),
+            outweighed: Kept::new(),
+            node_holders: Kept::new(),
             supply: 0,
         }
     }
@@ -228,8 +230,8 @@ impl<'a> Peers<'a> {
             for (set, nearness) in self.sets.near.iter_mut().zip(NEAR) {
                 bitmap::assign(set, index as u32, is_node && self.rows[index].nearness >= nearness);
             }
-            self.ownership.forget();
-            self.census.forget();
+            self.outweighed.forget();
+            self.node_holders.forget();
         }
         let Agendas { news, blobs, silence, stalls, .. } = &mut self.agendas;
         for (agenda, at) in [news, blobs, silence, stalls].into_iter().zip(note.agendas) {
@@ -382,7 +384,7 @@ impl<'a> Peers<'a> {
         row.pieces = if held { row.pieces + changed } else { row.pieces - changed };
         self.supply = self.supply.wrapping_add(changed);
         if changed > 0 && self.rows[index].is_open() && self.rows[index].role == Role::Node {
-            self.census.note(first, count, changed, held);
+            self.node_holders.count(first, count, changed, held);
         }
     }
 
@@ -481,7 +483,7 @@ impl<'a> Peers<'a> {
 
     /// How many linked nodes hold a chunk, seeds not counted.
     pub(super) fn node_holders(&self, chunk: ChunkIndex) -> u16 {
-        self.census.of(chunk, || self.count_node_holders(chunk))
+        self.node_holders.of(chunk, || self.count_node_holders(chunk))
     }
 
     fn count_node_holders(&self, chunk: ChunkIndex) -> u16 {
@@ -491,7 +493,9 @@ impl<'a> Peers<'a> {
 
     /// The nearest linked node that weighs more for a chunk than the node `own`; none if the chunk is its own.
     pub(super) fn outweighed(&self, own: NodeId, chunk: ChunkIndex) -> Option<Nearness> {
-        self.ownership.of(chunk, || self.find_outweighed(own, chunk))
+        let code = |nearness: Nearness| nearness as u16 + 1;
+        let kept = self.outweighed.of(chunk, || self.find_outweighed(own, chunk).map_or(0, code));
+        Nearness::ALL.into_iter().find(|nearness| code(*nearness) == kept)
     }
 
     fn find_outweighed(&self, own: NodeId, chunk: ChunkIndex) -> Option<Nearness> {

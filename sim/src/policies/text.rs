@@ -132,18 +132,21 @@ fn table(lines: &[Line<'_>]) -> String {
         "| order | protection | median | 95 % | slowest | waited | from the origin | wasted |\n|---|---|--:|--:|--:|--:|--:|--:|\n",
     );
     for Line { order, protection, row } in lines {
-        let _ = writeln!(
-            out,
-            "| {order} | {protection} | {} | {} | {} | {} | {} | {} |",
-            median(row),
-            ratio(row, "run_over_local_p95"),
-            ratio(row, "run_over_local_max"),
-            seconds(row.number("stall_micros_p50")),
-            ratio(row, "origin_amplification"),
-            row.wasted().map_or("-".into(), |wasted| format!("{:.1} %", wasted * 100.0)),
-        );
+        let _ = writeln!(out, "| {order} | {protection} | {} |", cells(row).join(" | "));
     }
     out
+}
+
+/// What both tables say of a run, in the order of their columns.
+fn cells(row: &Row) -> [String; 6] {
+    [
+        median(row),
+        ratio(row, "run_over_local_p95"),
+        ratio(row, "run_over_local_max"),
+        seconds(row.number("stall_micros_p50")),
+        ratio(row, "origin_amplification"),
+        row.wasted().map_or("-".into(), |wasted| format!("{:.1} %", wasted * 100.0)),
+    ]
 }
 
 fn median(row: &Row) -> String {
@@ -282,16 +285,7 @@ fn gaps(spec: &Spec, parts: &Parts) -> String {
         let Some(row) = row else { return };
         let missed = if target.is_some_and(|target| time(row) > target) { ": missed" } else { "" };
         let target = target.map_or(String::new(), |target| format!("{target:.2}{missed}"));
-        let _ = writeln!(
-            out,
-            "| {nodes} | {profile} | {} | {} | {} | {} | {} | {} | {target} |",
-            median(row),
-            ratio(row, "run_over_local_p95"),
-            ratio(row, "run_over_local_max"),
-            seconds(row.number("stall_micros_p50")),
-            ratio(row, "origin_amplification"),
-            row.wasted().map_or("-".into(), |wasted| format!("{:.1} %", wasted * 100.0)),
-        );
+        let _ = writeln!(out, "| {nodes} | {profile} | {} | {target} |", cells(row).join(" | "));
     };
     for nodes in &spec.nodes.0 {
         let count = nodes.to_string();
