@@ -54,9 +54,9 @@ fn boot(sets: &[(&str, &str)]) -> Outcome {
 fn a_fill_costs_guests_that_boot_nothing_to_speak_of() {
     let off = boot(&[]);
     let fetched = |outcome: &Outcome| outcome.totals.origin_bytes + outcome.totals.peer_bytes;
-    // By itself a fill hardly comes to its turn while guests boot; at a rate it does.
+    // Little comes of either while guests boot: the seed gives fills a twelfth of its uplink.
     for (fill, more_min) in
-        [(&[("policy.fill", "auto"), ("policy.fill-after", "0s")][..], 1.01), (&[("policy.fill-rate", "10mbit")], 1.1)]
+        [(&[("policy.fill", "auto"), ("policy.fill-after", "0s")][..], 1.01), (&[("policy.fill-rate", "10mbit")], 1.03)]
     {
         let with = boot(fill);
         let more = fetched(&with) as f64 / fetched(&off) as f64;

@@ -276,6 +276,8 @@ impl Net {
     fn happen(&mut self, index: usize, what: What) {
         let now = Instant::from_micros(self.now);
         match what {
+            // One that has been overtaken by an earlier one must not ask for another of its own: there would be ever more.
+            What::Wake if self.now < self.nodes[index].wakeup => {}
             What::Wake => self.nodes[index].wakeup = u64::MAX,
             What::Tell(event) => self.tell(index, event),
             What::Sent { peer, bytes } => self.tell(index, Event::PeerWritable { peer, bytes }),
