@@ -9,6 +9,22 @@ pub(crate) fn read_exact_at(file: &File, out: &mut [u8], offset: u64) -> io::Res
     std::os::unix::fs::FileExt::read_exact_at(file, out, offset)
 }
 
+/// Fills `out` from `offset` on if that needs no disk: none if it does, or if the system cannot tell.
+pub(crate) fn read_exact_at_now(file: &File, out: &mut [u8], offset: u64) -> Option<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::io::{ReadWriteFlags, preadv2};
+        let bytes = out.len();
+        let read = preadv2(file, &mut [io::IoSliceMut::new(out)], offset, ReadWriteFlags::NOWAIT);
+        (read == Ok(bytes)).then_some(())
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (file, out, offset);
+        None
+    }
+}
+
 /// Writes all of `bytes` at `offset`.
 #[cfg(unix)]
 pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {

@@ -20,3 +20,4 @@ pub mod replay;
 pub mod report;
 pub mod status;
 pub mod store;
+mod sys;

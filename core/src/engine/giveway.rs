@@ -17,7 +17,7 @@ const EXPECTED_FOR: Duration = Duration::from_secs(1);
 const FILL_SHARE: u64 = 12;
 /// So many bytes of prefetches and others are handed over then before they have left. Of 100 simulated nodes on 100 Mbit/s
 /// links: with 64 KiB, or one at a time, the swarm moves less where the network is the limit; with 128 KiB guests wait more.
-const PREFETCH_BYTES: u64 = 96 << 10;
+const PREFETCH_BYTES: u64 = 64 << 10;
 /// How fast the uplink is taken to be as long as nothing has been sent, in bytes a second.
 const RATE_UNKNOWN: u64 = 1 << 20;
 /// What the uplink was seen to take is forgotten so slowly (by this power of two): little is sent while bulk gives way.

@@ -316,6 +316,12 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         guessed.runs(0).flat_map(|(first, count)| first..first + count).filter_map(|index| self.geometry.chunk(index))
     }
 
+    /// When a guest is expected to want the piece; none unless it is on its way for that alone.
+    pub fn prefetch_due(&self, piece: PieceIndex) -> Option<Instant> {
+        let row = self.transfers.at(self.transfers.of_piece(piece)?);
+        (row.class == Class::Prefetch).then_some(row.due)
+    }
+
     /// How the image is cut.
     pub fn geometry(&self) -> Geometry {
         self.geometry

@@ -21,8 +21,8 @@ const SERVED_FOR: Duration = Duration::from_secs(60);
 const BUSY_MILLIS_EACH: u32 = 2;
 const BUSY_MILLIS_MAX: u32 = 500;
 /// Bodies are handed over for so long ahead, so that what is more urgent need not wait longer; but so many bytes at least.
-const UNSENT_SPAN: Duration = Duration::from_millis(10);
-const UNSENT_BYTES_MIN: u64 = 128 << 10;
+const UNSENT_SPAN: Duration = Duration::from_millis(5);
+const UNSENT_BYTES_MIN: u64 = 96 << 10;
 /// Requests waiting at a seed above which it redirects whatever the asker says: else all would come at once, and wait.
 const SEED_QUEUE: u32 = 32;
 /// What a seed has sent is given so long to spread before another copy is sent to whom no guest waits for.

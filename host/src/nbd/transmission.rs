@@ -11,6 +11,7 @@ use crate::disk::{self, Disk, DiskError, ExtentKind};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -148,14 +149,14 @@ impl<R: AsyncRead + Unpin, D: Disk> Connection<R, D> {
                 Some(fault) => answer.error(errno::EINVAL, fault),
                 None => {
                     let disk = Arc::clone(&self.disk);
-                    self.reads.spawn(answer.read(disk));
+                    self.start(answer.read(disk));
                 }
             },
             cmd::BLOCK_STATUS => match self.status_fault(&request) {
                 Some(fault) => answer.error(errno::EINVAL, fault),
                 None => {
                     let disk = Arc::clone(&self.disk);
-                    self.reads.spawn(answer.block_status(disk));
+                    self.start(answer.block_status(disk));
                 }
             },
             cmd::FLUSH if request.flags == 0 => answer.done(),
@@ -170,6 +171,16 @@ impl<R: AsyncRead + Unpin, D: Disk> Connection<R, D> {
             done.map_err(io::Error::other)?;
         }
         Ok(())
+    }
+
+    /// A client that waits for one answer gets it at once if there is nothing to wait for: a task would have to be woken.
+    /// Several reads at a time are spread over the processors.
+    fn start(&mut self, answer: impl Future<Output = ()> + Send + 'static) {
+        let is_only = self.reads.is_empty() && self.buffer.len() < REQUEST_BYTES;
+        let mut answer = Box::pin(answer);
+        if !is_only || answer.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            self.reads.spawn(answer);
+        }
     }
 
     fn read_fault(&self, request: &Request) -> Option<&'static str> {

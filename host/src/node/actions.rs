@@ -9,10 +9,17 @@ use super::message::Message;
 use super::socket::{dial, to_socket_addr};
 use super::waiters::{Answer, Waiter, answer_all};
 use crate::log;
+use crate::store::Store;
 use bytes::Bytes;
 use swarmdisk_core::engine::{Action, BlobKind, Body, Event, Reason, Verdict};
 use swarmdisk_core::geometry::{Piece, PieceIndex};
 use swarmdisk_core::ids::{Address, PeerId, SlotId, UploadId};
+use swarmdisk_core::time::Duration;
+
+/// A payload up to this long is hashed at once: a thread would have to be woken, which takes longer.
+const INLINE_BYTES: usize = 64 << 10;
+/// What is expected to be read so soon is decompressed when it comes; until later it would not stay in memory.
+const DECODE_AHEAD: Duration = Duration::from_millis(500);
 
 impl Task<'_> {
     pub(super) fn carry_out(&mut self, action: Action) {
@@ -99,6 +106,11 @@ impl Task<'_> {
             // Cannot be: the slot's body was reported. The engine is to get an answer all the same.
             return self.tell(Event::BodyVerified { slot, verdict: Verdict::Corrupt });
         };
+        if body.len() <= INLINE_BYTES
+            && let Some(fits) = self.pieces.store().verify_in_memory(piece, &body)
+        {
+            return self.on_verified(slot, piece, Ok(fits));
+        }
         let (sender, pieces) = (self.sender.clone(), self.pieces.clone());
         tokio::spawn(async move {
             let outcome = pieces.blocking(move |store| store.verify(piece, &body)).await;
@@ -129,11 +141,22 @@ impl Task<'_> {
         let Some(body) = self.slot(slot).map(|row| row.body.clone()) else {
             return self.tell(Event::StoreFailed { slot });
         };
+        let is_due = self.engine.prefetch_due(piece).is_some_and(|due| due <= self.now() + DECODE_AHEAD);
         // Others will hear soon that it is here, and ask for it.
         self.pieces.remember(piece, &body);
         let (sender, pieces) = (self.sender.clone(), self.pieces.clone());
         tokio::spawn(async move {
-            let outcome = pieces.blocking(move |store| store.put(piece, &body)).await;
+            let put = move |store: &Store| {
+                let zero_runs = store.put(piece, &body)?;
+                if let Piece::Chunk(chunk) = store.geometry().kind(piece)
+                    && is_due
+                {
+                    // The guest that reads it then need not wait for that. Whether it can be is seen again when it does.
+                    let _ = store.decode(chunk, &body);
+                }
+                Ok(zero_runs)
+            };
+            let outcome = pieces.blocking(put).await;
             let _ = sender.send(Message::Stored { slot, piece, outcome }).await;
         });
     }

@@ -31,6 +31,8 @@ const CHUNKS_PER_THREAD: usize = 4;
 const LEAVES_MAX: u32 = 16;
 /// How long `extents` waits for a leaf page: QEMU asks on behalf of guests' writes, and data is always a true answer.
 const EXTENTS_TIME: Duration = Duration::from_secs(1);
+/// Chunks up to this long, in bytes, are decompressed by whoever reads them, if that needs no disk.
+const INLINE_CHUNK_BYTES: u32 = 64 << 10;
 /// How often a piece may turn out to be damaged on disk before the read fails.
 const LOSSES_MAX: u32 = 8;
 
@@ -134,9 +136,15 @@ impl SwarmDisk {
         }
         if self.store().holds(piece) {
             self.touches.add(guest, chunk);
-            return Ok(Source::Held);
+            return Ok(self.decoded_now(chunk).map_or(Source::Held, Source::Data));
         }
         self.want(guest, piece, deadline).await.map(Source::Wanted)
+    }
+
+    /// The chunk's bytes if no thread is needed for them: to wake one takes as long as to decompress a small chunk.
+    fn decoded_now(&self, chunk: ChunkIndex) -> Option<Bytes> {
+        let is_small = self.store().geometry().chunk_bytes() <= INLINE_CHUNK_BYTES;
+        is_small.then(|| self.store().read_chunk_now(chunk))?
     }
 
     /// Waits until the chunk's bytes are there.

@@ -6,6 +6,7 @@
 //! two looks at the messages; a body buffer for each of `Limits::transfers`.
 
 use super::clock::Clock;
+use super::departures::Departures;
 use super::link::{LinkHandle, LinkSetup, OutBody, Outgoing, READ_BYTES, Rates, start};
 use super::message::{Heard, Message, Report, Request};
 use super::pieces::{Pieces, lost_by};
@@ -27,6 +28,7 @@ use swarmdisk_core::format::profile::ProfileEntry;
 use swarmdisk_core::format::recording;
 use swarmdisk_core::geometry::{Piece, PieceIndex};
 use swarmdisk_core::ids::{GuestId, PeerId, SlotId, UploadId};
+use swarmdisk_core::time::Instant;
 use swarmdisk_core::wire::{Farewell, Frame, HEAD_BYTES_MAX, PREFACE_BYTES, Role, encode};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -209,6 +211,10 @@ impl Task<'_> {
         true
     }
 
+    pub(super) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
     pub(super) fn tell(&mut self, event: Event) {
         self.engine.handle(self.clock.now(), event);
     }
@@ -362,8 +368,9 @@ impl Task<'_> {
         self.counters.head_bytes += PREFACE_BYTES as u64;
         let setup =
             LinkSetup { peer, engine: self.sender.clone(), rates: self.rates.clone(), pieces: self.pieces.clone() };
+        let departures = Departures::of(&stream);
         let (read, write) = stream.into_split();
-        let handle = start(setup, read, write, received);
+        let handle = start(setup, read, write, received, departures);
         self.links.insert(peer, Link::Up { address, handle });
     }
 
@@ -441,7 +448,7 @@ impl Task<'_> {
         self.slots.get_mut(slot.index())?.take_if(|row| row.id == slot)
     }
 
-    fn on_verified(&mut self, slot: SlotId, piece: PieceIndex, outcome: Result<bool, StoreError>) {
+    pub(super) fn on_verified(&mut self, slot: SlotId, piece: PieceIndex, outcome: Result<bool, StoreError>) {
         let verdict = match outcome {
             Ok(true) => {
                 self.count_leaf(slot, piece);

@@ -1,12 +1,13 @@
 //! A link to another node: how it is made, its reader and its writer.
 //!
 //! *Purpose*: the reader hands received bytes to the engine's task and reads bodies into buffers of their own; the
-//! writer sends heads and bodies in the order in which they were queued, and reports what the socket has accepted.
+//! writer sends heads and bodies in the order in which they were queued, and reports what has left.
 //! *Invariants*: the engine's task never waits for a link: its queue takes all at once. Dropping a [`LinkHandle`] ends
 //! both tasks, what is queued (a `Bye`) gets [`GRACE`] to leave. Nothing that was read is used before the engine has seen it.
 //! *Bounds*: a read buffer of [`READ_BYTES`]; one body at a time, at most [`BODY_BYTES_MAX`]; the queue by the engine's
 //! credit and by [`QUEUE_MAX`].
 
+use super::departures::Departures;
 use super::message::{Heard, Message};
 use super::pacer::Pacer;
 use super::pieces::Pieces;
@@ -20,7 +21,7 @@ use swarmdisk_core::ids::PeerId;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinHandle};
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, sleep_until, timeout};
 
 /// How much is read from a socket at a time while heads are expected, in bytes.
 pub(crate) const READ_BYTES: usize = 16 * 1024;
@@ -162,7 +163,7 @@ pub(crate) struct LinkSetup {
 }
 
 /// Starts the two tasks of a link. `received`: what has been read behind the preface already.
-pub(crate) fn start<R, W>(setup: LinkSetup, read: R, write: W, received: BytesMut) -> LinkHandle
+pub(crate) fn start<R, W>(setup: LinkSetup, read: R, write: W, received: BytesMut, departures: Departures) -> LinkHandle
 where
     R: AsyncRead + Unpin + Send + 'static,
     W: AsyncWrite + Unpin + Send + 'static,
@@ -171,7 +172,7 @@ where
     let (alive, dead) = oneshot::channel();
     let queued = Arc::new(AtomicUsize::new(0));
     let reader = Reader { setup: setup.clone(), read, buffer: received };
-    let writer = Writer { setup, write, frames, queued: queued.clone(), pending: VecDeque::new() };
+    let writer = Writer { setup, write, frames, queued: queued.clone(), pending: VecDeque::new(), departures };
     let reader = tokio::spawn(reader.run()).abort_handle();
     let writer = tokio::spawn(writer.run(dead));
     LinkHandle { queue, queued, reader, writer: Some(writer), _alive: alive }
@@ -285,6 +286,8 @@ struct Writer<W> {
     queued: Arc<AtomicUsize>,
     /// What comes next on the wire; no part is empty.
     pending: VecDeque<Bytes>,
+    /// What the socket has taken and the network has not.
+    departures: Departures,
 }
 
 impl<W: AsyncWrite + Unpin> Writer<W> {
@@ -307,7 +310,19 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
 
     /// Sends until the queue is closed and empty.
     async fn send_all(&mut self) -> Result<(), Down> {
-        while let Some(frame) = self.frames.recv().await {
+        loop {
+            let frame = match self.departures.look_at() {
+                None => self.frames.recv().await,
+                Some(at) => tokio::select! {
+                    biased;
+                    frame = self.frames.recv() => frame,
+                    () = sleep_until(at) => {
+                        self.report().await;
+                        continue;
+                    }
+                },
+            };
+            let Some(frame) = frame else { return Ok(()) };
             self.append(frame).await?;
             // What else waits goes out with it: most payloads are in memory by now.
             while self.pending.len() < WRITE_PARTS
@@ -319,7 +334,46 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
                 self.write_some().await?;
             }
         }
-        Ok(())
+    }
+
+    /// Tells the engine's task what has left since the last time.
+    async fn report(&mut self) {
+        let bytes = self.departures.take();
+        if bytes > 0 {
+            let sent = Message::Sent { peer: self.setup.peer, bytes };
+            // If the engine's task has ended, what is queued leaves all the same.
+            let _ = self.setup.engine.send(sent).await;
+        }
+    }
+
+    /// Gives the socket what it takes; meanwhile what has left is reported.
+    async fn write(&mut self, most: usize) -> Result<usize, Down> {
+        loop {
+            let at = self.departures.look_at();
+            let mut left = most;
+            let mut parts = Vec::with_capacity(WRITE_PARTS);
+            for part in self.pending.iter().take(WRITE_PARTS) {
+                let take = part.len().min(left);
+                parts.push(IoSlice::new(&part[..take]));
+                left -= take;
+                if left == 0 {
+                    break;
+                }
+            }
+            let writing = self.write.write_vectored(&parts);
+            let written = match at {
+                None => writing.await,
+                Some(at) => tokio::select! {
+                    biased;
+                    written = writing => written,
+                    () = sleep_until(at) => {
+                        self.report().await;
+                        continue;
+                    }
+                },
+            };
+            return written.map_err(Down::Io);
+        }
     }
 
     async fn append(&mut self, frame: Outgoing) -> Result<(), Down> {
@@ -340,17 +394,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         if let Some(pacer) = &pacer {
             pacer.take(most).await;
         }
-        let mut left = most;
-        let mut parts = Vec::with_capacity(WRITE_PARTS);
-        for part in self.pending.iter().take(WRITE_PARTS) {
-            let take = part.len().min(left);
-            parts.push(IoSlice::new(&part[..take]));
-            left -= take;
-            if left == 0 {
-                break;
-            }
-        }
-        let written = self.write.write_vectored(&parts).await.map_err(Down::Io)?;
+        let written = self.write(most).await?;
         if written == 0 {
             return Err(Down::Closed);
         }
@@ -358,9 +402,8 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
             pacer.give_back(most - written.min(most));
         }
         self.advance(written);
-        let sent = Message::Sent { peer: self.setup.peer, bytes: written as u32 };
-        // If the engine's task has ended, what is queued leaves all the same.
-        let _ = self.setup.engine.send(sent).await;
+        self.departures.note(written as u32);
+        self.report().await;
         Ok(())
     }
 

@@ -28,7 +28,7 @@ pub(crate) enum Message {
     Received { peer: PeerId, buffer: BytesMut, reply: oneshot::Sender<Heard> },
     /// A body is there, whole.
     Landed { peer: PeerId, slot: SlotId, body: Bytes },
-    /// The socket has accepted so many bytes.
+    /// So many bytes have left, as [`Departures`](super::departures::Departures) sees it.
     Sent { peer: PeerId, bytes: u32 },
     /// The link has failed.
     Down { peer: PeerId, why: Down },

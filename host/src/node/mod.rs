@@ -17,6 +17,7 @@
 mod actions;
 mod bootstrap;
 mod clock;
+mod departures;
 mod disk;
 mod engine_task;
 mod handle;

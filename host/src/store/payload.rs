@@ -5,7 +5,7 @@ use super::held::Change;
 use super::memory::zeros;
 use super::{LeafPage, Store};
 use crate::digest::digest_of;
-use crate::file::{read_exact_at, write_all_at};
+use crate::file::{read_exact_at, read_exact_at_now, write_all_at};
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::io;
@@ -65,6 +65,13 @@ impl Store {
             self.remember_leaf(leaf, payload)?;
         }
         Ok(fits)
+    }
+
+    /// The same for a chunk whose leaf page is in memory; none for all else. Never blocks.
+    pub fn verify_in_memory(&self, piece: PieceIndex, payload: &[u8]) -> Option<bool> {
+        let Piece::Chunk(chunk) = self.geometry().kind(piece) else { return None };
+        let page = self.leaves.get(self.geometry().leaf_of(chunk))?;
+        page.entry(chunk).map(|entry| Place::from(entry).fits(payload))
     }
 
     /// Writes a payload that [`verify`](Self::verify) has approved; the piece is held then. For a leaf page the answer
@@ -167,6 +174,27 @@ impl Store {
         }
         let page = self.leaves.get(self.geometry().leaf_of(chunk))?;
         page.entry(chunk)?.is_zero().then(|| zeros(self.geometry().chunk_len(chunk)))
+    }
+
+    /// The chunk's bytes if no disk is needed for them: its payload and its leaf page are in memory. Damage is found by
+    /// [`read_chunk`](Self::read_chunk). Takes as long as to decompress the chunk.
+    pub fn read_chunk_now(&self, chunk: ChunkIndex) -> Option<Bytes> {
+        let page = self.leaves.get(self.geometry().leaf_of(chunk))?;
+        let entry = page.entry(chunk)?;
+        let (piece, place) = (self.geometry().chunk_piece(chunk), Place::from(entry));
+        let payload = {
+            let _no_eviction = self.eviction.try_read().ok()?;
+            if !self.holds(piece) {
+                return None;
+            }
+            let mut payload = vec![0; place.bytes as usize];
+            read_exact_at_now(&self.file, &mut payload, place.offset)?;
+            if !self.verified.get(piece) {
+                place.fits(&payload).then(|| self.verified.assign(piece, 1, true))?;
+            }
+            payload
+        };
+        self.decode_entry(chunk, entry, payload.into()).ok()
     }
 
     /// The chunk's bytes, from a payload that [`verify`](Self::verify) has approved. They are kept in memory, within the
