@@ -1,15 +1,15 @@
 //! The seam between what guests attach (NBD, ublk, iSCSI) and what gives the bytes (a node, a file).
 //!
 //! *Purpose*: exports are generic over [`Disk`]; a node, a complete store, a raw file ([`FileDisk`]) or another server
-//! implement it.
+//! implement it. Most are read-only: writing is there by default and refuses.
 //! *Invariants*: segments and extents are in order, without gaps, and never empty. Dropping a read's future gives the
-//! read up. *Units*: bytes. *Bounds*: a read is at most `u32::MAX` bytes here; exports ask for at most 32 MiB.
+//! read up; a write whose future is dropped may have been done, in part or not at all. *Units*: bytes. *Bounds*: a read is at most `u32::MAX` bytes here; exports ask for at most 32 MiB.
 
 use crate::file::read_exact_at;
 use bytes::{Bytes, BytesMut};
 use std::error::Error;
 use std::fs::File;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use swarmdisk_core::ids::GuestId;
 use tokio::task::spawn_blocking;
 
-/// A disk as guests see it. Read-only for now.
+/// A disk as guests see it.
 pub trait Disk: Send + Sync + 'static {
     /// Size of the disk in bytes.
     fn image_bytes(&self) -> u64;
@@ -50,6 +50,55 @@ pub trait Disk: Send + Sync + 'static {
         bytes: u64,
         max: usize,
     ) -> impl Future<Output = Result<Vec<Extent>, DiskError>> + Send;
+
+    /// Whether guests may write; the same for as long as the disk lives.
+    fn is_writable(&self) -> bool {
+        false
+    }
+
+    /// Writes `data` at `offset`. Reads that begin after the answer see it; a crash may lose it until a
+    /// [`flush`](Self::flush) that began after the answer has succeeded.
+    ///
+    /// # Errors
+    /// [`DiskError::ReadOnly`], [`DiskError::Full`], [`DiskError::OutOfRange`], or as [`read`](Self::read). After an
+    /// error each sector of 512 bytes holds what it held or what was to be written.
+    fn write(&self, guest: GuestId, offset: u64, data: Bytes) -> impl Future<Output = Result<(), DiskError>> + Send {
+        let _ = (guest, offset, data);
+        ready(Err(DiskError::ReadOnly))
+    }
+
+    /// Writes zeros. With `may_trim` their space may be given back; without, later writes there should find it.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    fn write_zeroes(
+        &self,
+        guest: GuestId,
+        offset: u64,
+        bytes: u64,
+        may_trim: bool,
+    ) -> impl Future<Output = Result<(), DiskError>> + Send {
+        let _ = (guest, offset, bytes, may_trim);
+        ready(Err(DiskError::ReadOnly))
+    }
+
+    /// The guest has no more use for the range: what can be cheaply is made zeros and its space given back, the rest
+    /// stays as it is.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    fn trim(&self, guest: GuestId, offset: u64, bytes: u64) -> impl Future<Output = Result<(), DiskError>> + Send {
+        let _ = (guest, offset, bytes);
+        ready(Err(DiskError::ReadOnly))
+    }
+
+    /// Makes all writes, zeros and trims that were answered before durable. A read-only disk has nothing to do.
+    ///
+    /// # Errors
+    /// [`DiskError::Full`] or [`DiskError::Failed`]: nothing can be said of what was not durable before.
+    fn flush(&self) -> impl Future<Output = Result<(), DiskError>> + Send {
+        ready(Ok(()))
+    }
 }
 
 /// A run of bytes of one kind.
@@ -70,7 +119,7 @@ pub enum ExtentKind {
     Zero,
 }
 
-/// Why a disk could not answer. The disk is as it was.
+/// Why a disk could not answer. The disk is as it was, but for a write that was done in part.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum DiskError {
@@ -84,6 +133,12 @@ pub enum DiskError {
         /// Size of the disk.
         image_bytes: u64,
     },
+    /// Guests may not write here.
+    #[error("the disk is read-only; attach it with --overlay to write")]
+    ReadOnly,
+    /// There is no room for what was to be written.
+    #[error("no space is left for what guests write; make room, then it goes on")]
+    Full,
     /// Nobody had the bytes in time.
     #[error("no peer or origin answered within {}; check that one runs, or raise --io-timeout", humantime::format_duration(*.0))]
     TimedOut(Duration),
@@ -158,6 +213,32 @@ impl<D: Disk> Disk for Arc<D> {
         max: usize,
     ) -> impl Future<Output = Result<Vec<Extent>, DiskError>> + Send {
         (**self).extents(guest, offset, bytes, max)
+    }
+
+    fn is_writable(&self) -> bool {
+        (**self).is_writable()
+    }
+
+    fn write(&self, guest: GuestId, offset: u64, data: Bytes) -> impl Future<Output = Result<(), DiskError>> + Send {
+        (**self).write(guest, offset, data)
+    }
+
+    fn write_zeroes(
+        &self,
+        guest: GuestId,
+        offset: u64,
+        bytes: u64,
+        may_trim: bool,
+    ) -> impl Future<Output = Result<(), DiskError>> + Send {
+        (**self).write_zeroes(guest, offset, bytes, may_trim)
+    }
+
+    fn trim(&self, guest: GuestId, offset: u64, bytes: u64) -> impl Future<Output = Result<(), DiskError>> + Send {
+        (**self).trim(guest, offset, bytes)
+    }
+
+    fn flush(&self) -> impl Future<Output = Result<(), DiskError>> + Send {
+        (**self).flush()
     }
 }
 

@@ -1,8 +1,9 @@
-//! A disk that is watched: reads and bytes counted, latencies recorded, and if wished every read written to a trace.
+//! A disk that is watched: requests and bytes counted, latencies of reads recorded, and if wished every read and write
+//! written to a trace.
 //!
-//! *Invariants*: a read is counted and traced when it begins, in the order of the trace's times; its latency when it is
-//! answered without an error. What is out of range is passed on but neither counted nor traced. Reads of all guests go
-//! into one trace. *Units*: bytes, microseconds since the first read.
+//! *Invariants*: a request is counted and traced when it begins, in the order of the trace's times; a read's latency when
+//! it is answered without an error. What is out of range is passed on but neither counted nor traced, nor are trims and
+//! what a read-only disk refuses; zeros written are a write. Requests of all guests go into one trace. *Units*: bytes, microseconds since the first read.
 //! *Bounds*: those of a file written in the background; where the trace ends early, [`Observed::finish`] says so.
 
 use crate::background::BackgroundFile;
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
-use swarmdisk_common::trace::{Op, Request};
+use swarmdisk_common::trace::{Op, REQUEST_BYTES_MAX, Request};
 use swarmdisk_core::ids::GuestId;
 
 /// Wraps a disk and watches it.
@@ -23,6 +24,8 @@ pub struct Observed<D> {
     disk: D,
     reads: AtomicU64,
     read_bytes: AtomicU64,
+    writes: AtomicU64,
+    written_bytes: AtomicU64,
     latency: LatencyRecorder,
     recorder: OnceLock<TraceRecorder>,
 }
@@ -34,6 +37,10 @@ pub struct Observations {
     pub reads: u64,
     /// Bytes asked for by them.
     pub read_bytes: u64,
+    /// Writes begun, of zeros too.
+    pub writes: u64,
+    /// Bytes that they were to write.
+    pub written_bytes: u64,
     /// How long those took that were answered.
     pub latency: LatencyMicros,
 }
@@ -41,11 +48,18 @@ pub struct Observations {
 impl<D: Disk> Observed<D> {
     /// Watches `disk`, without a trace.
     pub fn new(disk: D) -> Self {
-        let latency = LatencyRecorder::new();
-        Self { disk, reads: AtomicU64::new(0), read_bytes: AtomicU64::new(0), latency, recorder: OnceLock::new() }
+        Self {
+            disk,
+            reads: AtomicU64::new(0),
+            read_bytes: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
+            written_bytes: AtomicU64::new(0),
+            latency: LatencyRecorder::new(),
+            recorder: OnceLock::new(),
+        }
     }
 
-    /// Watches `disk` and writes every read to a new file at `path`; one that is there is replaced.
+    /// Watches `disk` and writes every read and write to a new file at `path`; one that is there is replaced.
     ///
     /// # Errors
     /// [`RecordError`] if the file cannot be made.
@@ -55,7 +69,7 @@ impl<D: Disk> Observed<D> {
         Ok(observed)
     }
 
-    /// From now on writes every read to a new file at `path`; one that is there is replaced. To be called once.
+    /// From now on writes every read and write to a new file at `path`; one that is there is replaced. To be called once.
     ///
     /// # Errors
     /// [`RecordError`] if the file cannot be made.
@@ -70,14 +84,16 @@ impl<D: Disk> Observed<D> {
         Observations {
             reads: self.reads.load(Ordering::Relaxed),
             read_bytes: self.read_bytes.load(Ordering::Relaxed),
+            writes: self.writes.load(Ordering::Relaxed),
+            written_bytes: self.written_bytes.load(Ordering::Relaxed),
             latency: self.latency.summary(),
         }
     }
 
-    /// Writes what is left of the trace; later reads are not traced. Blocks for as long as the file takes.
+    /// Writes what is left of the trace; later requests are not traced. Blocks for as long as the file takes.
     ///
     /// # Errors
-    /// [`RecordError`] if the file does not hold all reads, now or at any time before.
+    /// [`RecordError`] if the file does not hold all requests, now or at any time before.
     pub fn finish(&self) -> Result<(), RecordError> {
         self.recorder.get().map_or(Ok(()), TraceRecorder::finish)
     }
@@ -85,6 +101,20 @@ impl<D: Disk> Observed<D> {
     /// The disk that is watched.
     pub fn inner(&self) -> &D {
         &self.disk
+    }
+
+    /// Counts and traces a write that is about to begin.
+    fn note_write(&self, offset: u64, bytes: u64) -> Result<(), DiskError> {
+        crate::disk::check_range(self.disk.image_bytes(), offset, bytes)?;
+        if !self.disk.is_writable() {
+            return Ok(());
+        }
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(recorder) = self.recorder.get() {
+            recorder.record(Op::Write, offset, bytes);
+        }
+        Ok(())
     }
 }
 
@@ -102,7 +132,7 @@ impl<D: Disk> Disk for Observed<D> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.read_bytes.fetch_add(bytes.into(), Ordering::Relaxed);
         if let Some(recorder) = self.recorder.get() {
-            recorder.record(offset, bytes);
+            recorder.record(Op::Read, offset, bytes.into());
         }
         let start = Instant::now();
         let segments = self.disk.read(guest, offset, bytes).await?;
@@ -119,6 +149,28 @@ impl<D: Disk> Disk for Observed<D> {
     ) -> impl Future<Output = Result<Vec<Extent>, DiskError>> + Send {
         self.disk.extents(guest, offset, bytes, max)
     }
+
+    fn is_writable(&self) -> bool {
+        self.disk.is_writable()
+    }
+
+    async fn write(&self, guest: GuestId, offset: u64, data: Bytes) -> Result<(), DiskError> {
+        self.note_write(offset, data.len() as u64)?;
+        self.disk.write(guest, offset, data).await
+    }
+
+    async fn write_zeroes(&self, guest: GuestId, offset: u64, bytes: u64, may_trim: bool) -> Result<(), DiskError> {
+        self.note_write(offset, bytes)?;
+        self.disk.write_zeroes(guest, offset, bytes, may_trim).await
+    }
+
+    fn trim(&self, guest: GuestId, offset: u64, bytes: u64) -> impl Future<Output = Result<(), DiskError>> + Send {
+        self.disk.trim(guest, offset, bytes)
+    }
+
+    fn flush(&self) -> impl Future<Output = Result<(), DiskError>> + Send {
+        self.disk.flush()
+    }
 }
 
 /// The trace is not, or not wholly, on disk. The disk itself goes on.
@@ -129,7 +181,7 @@ pub struct RecordError {
     source: io::Error,
 }
 
-/// Writes reads to a trace's file.
+/// Writes requests to a trace's file.
 #[derive(Debug)]
 struct TraceRecorder {
     path: PathBuf,
@@ -145,7 +197,8 @@ impl TraceRecorder {
         Ok(Self { path: path.to_owned(), file, first: OnceLock::new() })
     }
 
-    fn record(&self, offset: u64, bytes: u32) {
+    /// Zeros may be longer than a trace's longest request: they become several.
+    fn record(&self, op: Op, offset: u64, bytes: u64) {
         if bytes == 0 {
             return;
         }
@@ -153,7 +206,10 @@ impl TraceRecorder {
             // The time is taken under the file's lock: times in it never go back.
             let now = Instant::now();
             let micros = now.duration_since(*self.first.get_or_init(|| now)).as_micros() as u64;
-            let _ = writeln!(text, "{}", Request { micros, op: Op::Read, offset, bytes });
+            for done in (0..bytes).step_by(REQUEST_BYTES_MAX as usize) {
+                let bytes = (bytes - done).min(REQUEST_BYTES_MAX.into()) as u32;
+                let _ = writeln!(text, "{}", Request { micros, op, offset: offset + done, bytes });
+            }
         });
     }
 

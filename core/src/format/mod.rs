@@ -1,7 +1,7 @@
 //! File formats: what every host reads alike. `FORMAT.md` has the bytes.
 //!
 //! *Purpose*: a `.swarm` file is [`superblock`], [`manifest`], [`leaf`] pages, payloads; beside a cache lies its
-//! [`held`] log; a [`profile`] is a file of its own, and so is a [`recording`] of an engine.
+//! [`held`] log; a [`profile`] is a file of its own, so is a [`recording`] of an engine, and an [`overlay`] of an image.
 //! *Invariants*: no bytes make a parser panic or allocate; what parses has had every length, offset and index checked.
 //! Hashes are computed and compared by the host: this crate knows no hash function.
 //! *Units*: offsets and lengths in bytes, little-endian.
@@ -9,6 +9,7 @@
 pub mod held;
 pub mod leaf;
 pub mod manifest;
+pub mod overlay;
 pub mod profile;
 pub mod recording;
 pub mod superblock;
