@@ -1,11 +1,9 @@
-//! The `swarmdisk` command for Linux: what only Linux has is here, all else in `swarmdisk-host`, which other systems'
-//! commands share.
-
-mod sys;
-mod ublk;
+//! The `swarmdisk` command for Linux: all that is not Linux's alone is in `swarmdisk-host`, which other systems' commands
+//! share.
 
 use swarmdisk_host::device::Exports;
+use swarmdisk_host_linux::ublk::Ublk;
 
 fn main() -> std::process::ExitCode {
-    swarmdisk_host::cli::main(Exports { ublk: Some(&ublk::Ublk) })
+    swarmdisk_host::cli::main(Exports { ublk: Some(&Ublk) })
 }

@@ -12,6 +12,8 @@ pub(super) const QUEUES_MAX: u16 = 4;
 pub(super) const DEPTH: u16 = 128;
 /// The longest request. No buffers are kept, so it costs nothing.
 pub(super) const IO_BYTES_MAX: u32 = 1 << 20;
+/// The longest trim and the longest run of zeros.
+pub(super) const DISCARD_SECTORS_MAX: u32 = 1 << 21;
 
 /// `UBLK_F_*`: what a device can do.
 pub(super) mod feature {
@@ -229,7 +231,7 @@ pub(super) struct Parameters {
     pub(super) io_opt_shift: u8,
     pub(super) io_sectors_max: u32,
     pub(super) device_sectors: u64,
-    /// Writable: trims and zeros are at most so long, and best in multiples of `1 << io_opt_shift`.
+    /// Trims and zeros are at most so long; 0: there are none.
     pub(super) discard_sectors_max: u32,
 }
 

@@ -1,4 +1,4 @@
-//! `/dev/ublkbN`: a node's disk as a block device of this machine.
+//! `/dev/ublkbN`: a disk as a block device of this machine.
 //!
 //! *Purpose*: [`UblkDevice`] makes one of any [`Disk`]; [`Ublk`] is what the command's `--ublk` is.
 //! *Invariants*: a device that is dropped is removed, in whatever state it is. One whose process was killed stays: its
@@ -24,7 +24,7 @@ mod request;
 
 pub use error::UblkError;
 
-use abi::{DEPTH, DeviceInfo, IO_BYTES_MAX, Parameters, QUEUES_MAX, SECTOR_SHIFT, attribute, feature};
+use abi::{DEPTH, DISCARD_SECTORS_MAX, DeviceInfo, IO_BYTES_MAX, Parameters, QUEUES_MAX, SECTOR_SHIFT, attribute, feature};
 use control::Control;
 use queue::{Queue, QueueHandle};
 use request::Target;
@@ -236,11 +236,15 @@ fn parameters<D: Disk>(disk: &D) -> Result<Parameters, UblkError> {
     if device_sectors == 0 {
         return Err(UblkError::Empty);
     }
+    let (attributes, discard_sectors_max) = match disk.is_writable() {
+        true => (attribute::VOLATILE_CACHE | attribute::FUA, DISCARD_SECTORS_MAX),
+        false => (attribute::READ_ONLY, 0),
+    };
     Ok(Parameters {
-        attributes: attribute::READ_ONLY,
+        attributes,
         io_opt_shift: disk.preferred_bytes().trailing_zeros() as u8,
         io_sectors_max: IO_BYTES_MAX >> SECTOR_SHIFT,
         device_sectors,
-        discard_sectors_max: 0,
+        discard_sectors_max,
     })
 }

@@ -5,6 +5,7 @@
 //! *Units*: bytes. *Bounds*: a request's data is held once, and only a write's is copied.
 
 use super::abi::{Descriptor, data_position, op};
+use bytes::BytesMut;
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
@@ -64,26 +65,44 @@ impl<D: Disk> Target<D> {
     async fn try_serve(&self, place: Place, request: Descriptor) -> Result<(), RequestError> {
         match request.op() {
             op::READ => self.read(place, request).await,
-            op::FLUSH => Ok(()),
+            op::WRITE => self.write(place, request).await,
+            op::WRITE_ZEROES => {
+                let (offset, within) = self.within(&request);
+                Ok(self.disk.write_zeroes(GUEST, offset, within, request.may_unmap()).await?)
+            }
+            op::DISCARD => {
+                let (offset, within) = self.within(&request);
+                Ok(self.disk.trim(GUEST, offset, within).await?)
+            }
+            op::FLUSH => Ok(self.disk.flush().await?),
             unknown => Err(RequestError::Unknown(unknown)),
-        }
+        }?;
+        // Only what writes has this flag.
+        if request.is_fua() { Ok(self.disk.flush().await?) } else { Ok(()) }
     }
 
     async fn read(&self, place: Place, request: Descriptor) -> Result<(), RequestError> {
-        let (offset, bytes) = (request.offset(), request.bytes());
-        let within = self.within(offset, bytes);
+        let (offset, within) = self.within(&request);
         let segments = self.disk.read(GUEST, offset, within as u32).await?;
         let mut position = data_position(place.queue, place.tag);
-        for segment in segments.into_iter().chain(zero_segments((bytes - within) as usize)) {
+        for segment in segments.into_iter().chain(zero_segments((request.bytes() - within) as usize)) {
             self.device.write_all_at(&segment, position)?;
             position += segment.len() as u64;
         }
         Ok(())
     }
 
-    /// As much of the range as the disk has.
-    fn within(&self, offset: u64, bytes: u64) -> u64 {
-        bytes.min(self.disk.image_bytes().saturating_sub(offset))
+    async fn write(&self, place: Place, request: Descriptor) -> Result<(), RequestError> {
+        let (offset, within) = self.within(&request);
+        let mut data = BytesMut::zeroed(within as usize);
+        self.device.read_exact_at(&mut data, data_position(place.queue, place.tag))?;
+        Ok(self.disk.write(GUEST, offset, data.freeze()).await?)
+    }
+
+    /// Where a request begins, and how many bytes of its range the disk has.
+    fn within(&self, request: &Descriptor) -> (u64, u64) {
+        let offset = request.offset();
+        (offset, request.bytes().min(self.disk.image_bytes().saturating_sub(offset)))
     }
 }
 
@@ -91,6 +110,8 @@ impl RequestError {
     fn number(&self) -> Errno {
         match self {
             Self::Unknown(_) => Errno::OPNOTSUPP,
+            Self::Disk(DiskError::Full) => Errno::NOSPC,
+            Self::Disk(DiskError::ReadOnly) => Errno::PERM,
             Self::Disk(_) | Self::Copy(_) => Errno::IO,
         }
     }
