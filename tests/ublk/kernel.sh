@@ -1,18 +1,17 @@
 #!/bin/bash
-# Unpacks Debian 13's cloud kernel, whose ublk driver is a module, for a guest: tests/ublk/kernel.sh DIRECTORY
+# Unpacks Debian 13's cloud kernel, whose ublk driver is a module, for a guest: tests/ublk/kernel.sh
 #
-# Makes DIRECTORY/vmlinuz and DIRECTORY/modules/*.ko; does nothing when they are there. APT checks the package's
-# signature with a state of its own: nothing is installed, nothing on the machine is changed.
+# Prints the folder, in the cache directory, with vmlinuz and modules/*.ko; they are kept between runs. APT checks the
+# package's signature with a state of its own: nothing is installed, nothing on the machine is changed.
 set -euo pipefail
 . "$(dirname "$0")/../setup/debian.sh"
 
 SUITE=trixie
 META=linux-image-cloud-amd64
-MODULES=(ublk_drv mbcache jbd2 crc16 crc32c-intel crc32c_generic libcrc32c ext4)
-[ $# = 1 ] || { echo "usage: $0 DIRECTORY" >&2; exit 2; }
-mkdir -p "$1"
-dest=$(cd "$1" && pwd)
-[ ! -f "$dest/vmlinuz" ] || exit 0
+MODULES=(ublk_drv)
+dest=${SWARMDISK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/swarmdisk}/ublk-kernel
+mkdir -p "$dest"
+[ ! -f "$dest/vmlinuz" ] || { echo "$dest"; exit 0; }
 
 work=$(mktemp -d "$dest/unpack.XXXXXX")
 trap 'rm -rf "$work"' EXIT
@@ -31,13 +30,13 @@ dpkg-deb --fsys-tarfile "$work"/linux-image-*.deb | tar -x -C "$work/kernel"
 for module in "${MODULES[@]}"; do
   file=$(find "$work/kernel" -name "$module.ko*" | head -1)
   case $file in
-    '') ;; # Built in, or not of this version.
+    '') echo "$package has no module $module" >&2; exit 1 ;;
     *.xz) xz -dc "$file" > "$work/modules/$module.ko" ;;
     *) cp "$file" "$work/modules/$module.ko" ;;
   esac
 done
-[ -f "$work/modules/ublk_drv.ko" ] || { echo "$package has no module ublk_drv" >&2; exit 1; }
 rm -rf "$dest/modules"
 mv "$work/modules" "$dest/modules"
 # Last: it says that all is there.
 cp "$work"/kernel/boot/vmlinuz-* "$dest/vmlinuz"
+echo "$dest"

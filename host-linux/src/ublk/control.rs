@@ -42,11 +42,12 @@ impl Control {
     /// Makes a device; its answer says which number it has.
     pub(super) fn add(&mut self, number: Option<u32>, wish: DeviceInfo) -> Result<DeviceInfo, UblkError> {
         let wish = DeviceInfo { number: number.unwrap_or(ANY), ..wish };
-        let answer = self.send(command::ADD_DEV, wish.number, 0, wish.encode()).map_err(|error| match error.kind() {
-            ErrorKind::PermissionDenied => UblkError::NotRoot,
-            ErrorKind::AlreadyExists => UblkError::NumberTaken(wish.number),
-            _ => UblkError::Command { action: "make", number, source: error },
-        })?;
+        let answer =
+            self.send(command::ADD_DEV, wish.number, 0, wish.encode()).map_err(|error| match error.kind() {
+                ErrorKind::PermissionDenied => UblkError::NotRoot,
+                ErrorKind::AlreadyExists => UblkError::NumberTaken(wish.number),
+                _ => UblkError::Command { action: "make", number, source: error },
+            })?;
         DeviceInfo::decode(&answer).ok_or_else(UblkError::too_old)
     }
 

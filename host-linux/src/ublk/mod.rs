@@ -24,7 +24,9 @@ mod request;
 
 pub use error::UblkError;
 
-use abi::{DEPTH, DISCARD_SECTORS_MAX, DeviceInfo, IO_BYTES_MAX, Parameters, QUEUES_MAX, SECTOR_SHIFT, attribute, feature};
+use abi::{
+    DEPTH, DISCARD_SECTORS_MAX, DeviceInfo, IO_BYTES_MAX, Parameters, QUEUES_MAX, SECTOR_SHIFT, attribute, feature,
+};
 use control::Control;
 use queue::{Queue, QueueHandle};
 use request::Target;
@@ -116,12 +118,11 @@ impl UblkDevice {
     /// Starts the queues' threads, and waits until each waits for requests.
     fn serve<D: Disk>(&mut self, disk: Arc<D>, info: &DeviceInfo, end: &channel::Sender<()>) -> Result<(), UblkError> {
         let path = PathBuf::from(format!("/dev/ublkc{}", info.number));
-        let device = Arc::new(File::options().read(true).write(true).open(&path).map_err(|source| {
-            match source.kind() {
+        let device =
+            Arc::new(File::options().read(true).write(true).open(&path).map_err(|source| match source.kind() {
                 io::ErrorKind::ResourceBusy => UblkError::Served(info.number),
                 _ => UblkError::Device { action: "open", path, source },
-            }
-        })?);
+            })?);
         let target = Arc::new(Target::new(disk, device.clone()));
         let (ready, answers) = mpsc::channel();
         for number in 0..info.queues {

@@ -39,8 +39,7 @@ pub(super) async fn find(control: &mut Control, wish: &Wish, expected: &Paramete
 
 fn all() -> Vec<u32> {
     let names = fs::read_dir(DEVICES).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    let mut numbers: Vec<u32> =
-        names.filter_map(|name| name.to_str()?.strip_prefix("ublkc")?.parse().ok()).collect();
+    let mut numbers: Vec<u32> = names.filter_map(|name| name.to_str()?.strip_prefix("ublkc")?.parse().ok()).collect();
     numbers.sort_unstable();
     numbers
 }

@@ -21,8 +21,8 @@ mod status;
 pub use args::Demo as DemoArgs;
 pub use failure::Failure;
 
-use args::{Args, Command};
 use crate::device::Exports;
+use args::{Args, Command};
 use clap::Parser;
 use std::process::ExitCode;
 use std::time::Instant;
