@@ -1,5 +1,5 @@
-//! The `swarmdisk` command for Linux: all that is not Linux's alone is in `swarmdisk-host`, which other systems' commands
-//! share.
+//! The `swarmdisk` command for Linux: all that is not Linux's alone is in `swarmdisk-host`, which other systems'
+//! commands share.
 
 use swarmdisk_host::device::Exports;
 use swarmdisk_host_linux::ublk::Ublk;

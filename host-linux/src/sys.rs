@@ -94,7 +94,8 @@ impl QueueRing {
         self.descriptors.get(tag)
     }
 
-    /// Answers the tag's request with the bytes done, or an error's number below 0; goes to the kernel with the next wait.
+    /// Answers the tag's request with the bytes done, or an error's number below 0. It goes to the kernel with the next
+    /// wait.
     pub(crate) fn commit(&mut self, tag: u16, result: i32) -> io::Result<()> {
         self.push_io(tag, abi::COMMIT_AND_FETCH, result)
     }
@@ -166,8 +167,8 @@ impl Descriptors {
     fn get(&self, tag: u16) -> Option<Descriptor> {
         let words = Descriptor::BYTES / size_of::<u64>();
         (tag < self.depth).then(|| {
-            // SAFETY: below the depth all is mapped, and a mapping begins at a page. The kernel writes a tag's descriptor
-            // before it gives us the tag, and not again until we have answered.
+            // SAFETY: below the depth all is mapped, and a mapping begins at a page. The kernel writes a tag's
+            // descriptor before it gives us the tag, and not again until we have answered.
             let word = |at: usize| unsafe { self.start.add(usize::from(tag) * words + at).read_volatile() };
             Descriptor::from_words([word(0), word(1)])
         })

@@ -1,8 +1,8 @@
 //! The seam to devices that only one operating system has: ublk on Linux.
 //!
 //! *Purpose*: this crate depends on no such system's interfaces; a command's own crate passes in what it can do
-//! ([`Exports`]), as trait objects. [`Disk`](crate::disk::Disk) cannot be one (its reads are futures of any kind), so an
-//! export is given the one kind of disk that sessions have, and is generic itself where that is of use.
+//! ([`Exports`]), as trait objects. [`Disk`](crate::disk::Disk) cannot be one (its reads are futures of any kind), so
+//! an export is given the one kind of disk that sessions have, and is generic itself where that is of use.
 //! *Invariants*: a device is gone when [`Device::detach`] is done, or left to the system where that says so.
 
 use crate::cli::Failure;

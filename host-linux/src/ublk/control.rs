@@ -1,8 +1,8 @@
 //! Commands to `/dev/ublk-control`: devices made, started, taken back, removed.
 //!
-//! *Invariants*: a [`Control`] is for one command at a time; those that wait (start, stop, delete, the end of a recovery)
-//! get one of their own. *Bounds*: start waits for the first reads of the disk (the kernel looks for partitions), stop
-//! for the requests in flight: who calls sees to it that they are answered.
+//! *Invariants*: a [`Control`] is for one command at a time; those that wait (start, stop, delete, the end of a
+//! recovery) get one of their own. *Bounds*: start waits for the first reads of the disk (the kernel looks for
+//! partitions), stop for the requests in flight: who calls sees to it that they are answered.
 
 use super::abi::{ControlCommand, DeviceInfo, Parameters, command, feature};
 use super::error::UblkError;
@@ -97,7 +97,7 @@ impl Control {
         self.send(command::STOP_DEV, number, 0, Vec::new()).map(drop).map_err(failed("stop", number))
     }
 
-    /// Removes the device. Where the kernel cannot do so by itself (before Linux 6.9), it waits until nobody has it open.
+    /// Removes the device. Before Linux 6.9, the kernel makes us wait until nobody has it open.
     pub(super) fn delete(&mut self, number: u32) -> Result<(), UblkError> {
         let done = match self.send(command::DEL_DEV_ASYNC, number, 0, Vec::new()) {
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::OPNOTSUPP.raw_os_error()) => {

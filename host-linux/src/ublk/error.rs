@@ -9,8 +9,8 @@ use std::path::PathBuf;
 pub enum UblkError {
     /// The kernel at fault: no driver.
     #[error(
-        "the kernel (Linux {release}) has no ublk driver loaded: `modprobe ublk_drv` as root; the module is in Linux 6.0 and \
-         later, recovery in 6.1, and 6.5 is needed here; or choose --nbd"
+        "the kernel (Linux {release}) has no ublk driver loaded: `modprobe ublk_drv` as root; the module is in Linux 6.0 \
+         and later, recovery in 6.1, and 6.5 is needed here; or choose --nbd"
     )]
     NoDriver {
         /// Of the kernel.
@@ -27,8 +27,8 @@ pub enum UblkError {
     NotRoot,
     /// The kernel's rings are not for us.
     #[error(
-        "io_uring, which ublk needs, is not allowed here: {0}; see `sysctl kernel.io_uring_disabled` and the container's \
-         rules, or choose --nbd"
+        "io_uring, which ublk needs, is not allowed here: {0}; see `sysctl kernel.io_uring_disabled` and the rules of \
+         the container, or choose --nbd"
     )]
     Ring(io::Error),
     /// The caller at fault: the number.

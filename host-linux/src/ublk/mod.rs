@@ -2,11 +2,12 @@
 //!
 //! *Purpose*: [`UblkDevice`] makes one of any [`Disk`]; [`Ublk`] is what the command's `--ublk` is.
 //! *Invariants*: a device that is dropped is removed, in whatever state it is. One whose process was killed stays: its
-//! requests wait until [`Wish::recover`] takes it back, and those in flight are given anew (reads, and writes of the same
-//! bytes to the same place, may be done twice). *Bounds*: [`abi`]'s; at the end requests get [`GRACE`], then they fail.
+//! requests wait until [`Wish::recover`] takes it back, and those in flight are given anew (reads, and writes of the
+//! same bytes to the same place, may be done twice). *Bounds*: those of `abi`; at the end requests get 5 s, then they
+//! fail.
 //!
-//! It speaks with the kernel itself, through `io-uring`: of the published crates, `libublk` 0.4 needs libclang to be built and
-//! a dependency under the MPL, and all that is left then is one thread's loop and ten commands.
+//! It speaks with the kernel itself, through the crate `io-uring`. `libublk` 0.4, which does the same, needs libclang
+//! to be built and brings a dependency under the MPL; it would save one thread's loop and a dozen commands.
 //!
 //! | module | holds |
 //! |---|---|
@@ -130,11 +131,10 @@ impl UblkDevice {
             self.queues.push(handle.clone());
             let (target, device, runtime) = (target.clone(), device.clone(), Handle::current());
             let queue = Queue { target, device, number, depth: info.depth, handle, runtime };
-            let (ready, end) = (ready.clone(), end.clone());
+            let (ready, ending) = (ready.clone(), Ending(end.clone()));
             let run = move || {
+                let _ending = ending;
                 queue.run(&ready);
-                // Nobody needs to hear it twice.
-                let _ = end.try_send(());
             };
             let thread = thread::Builder::new().name(format!("ublk-{number}")).spawn(run);
             self.threads.push(thread.map_err(UblkError::Thread)?);
@@ -176,6 +176,16 @@ impl UblkDevice {
             is_done.recv()
         });
         stopped.map_err(|error| UblkError::Thread(io::Error::other(error)))?
+    }
+}
+
+/// Tells the end of a queue's thread, whatever it ends of.
+struct Ending(channel::Sender<()>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // Nobody needs to hear it twice.
+        let _ = self.0.try_send(());
     }
 }
 

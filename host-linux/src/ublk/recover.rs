@@ -1,7 +1,7 @@
 //! Devices whose process is dead, found again.
 //!
-//! *Invariants*: only a device that we made of the same disk (its mark says so, which the kernel keeps), of the same size
-//! and kind, and that no living process serves, is taken. There is no file that could be out of date.
+//! *Invariants*: only a device that we made of the same disk (its mark says so, which the kernel keeps), of the same
+//! size and kind, and that no living process serves, is taken. There is no file that could be out of date.
 
 use super::abi::{DeviceInfo, Parameters, attribute, feature, state};
 use super::control::Control;

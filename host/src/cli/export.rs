@@ -93,7 +93,7 @@ impl Export {
             Way::Device(device) => device.ended().await,
             _ => std::future::pending().await,
         }
-        Failure::new(format!("{} was removed by somebody else; attach the image again", self.uri))
+        Failure::new(format!("{} was removed by somebody else, or has failed; attach the image again", self.uri))
     }
 
     /// Takes the disk from guests.
