@@ -145,7 +145,7 @@ pub struct DeviceOptions {
     #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true)]
     pub ublk: Option<Option<u32>>,
     /// Take back the device of this image whose node has died; its guests' requests wait for that
-    #[arg(long, requires = "ublk")]
+    #[arg(long, requires = "ublk", conflicts_with = "nbd")]
     pub recover: bool,
 }
 
