@@ -77,6 +77,8 @@ pub struct Owners {
 
 /// An owner that has not fetched what is wanted next for so long is not waited for.
 const OWNER_PATIENCE: Duration = Duration::from_millis(300);
+const FAN_OUT: u16 = 4;
+const SOON: Duration = Duration::from_millis(50);
 /// So far ahead the soonest is looked for.
 const URGENT: usize = 64;
 /// So far ahead a chunk of its own is looked for: what is later may still come from others.
@@ -122,15 +124,19 @@ impl Order for Owners {
         {
             return Some(brought);
         }
+        let is_open = |guess: &Guess| {
+            supply.can_ask(guess.chunk)
+                && (guess.due <= SOON || guess.due == Duration::MAX || supply.rank(guess.chunk) < supply.holders(guess.chunk).saturating_mul(FAN_OUT))
+        };
         if rng.below(2) == 0
-            && let Some(urgent) = window.iter().take(URGENT).position(|guess| supply.can_ask(guess.chunk))
+            && let Some(urgent) = window.iter().take(URGENT).position(is_open)
         {
             return Some(urgent);
         }
         let near = window.len().min(NEAR);
         let start = rng.below(near as u32) as usize;
         let rarest = |places: &mut dyn Iterator<Item = usize>| {
-            let held = places.filter(|index| supply.can_ask(window[*index].chunk));
+            let held = places.filter(|index| is_open(&window[*index]));
             held.min_by_key(|index| supply.holders(window[*index].chunk))
         };
         rarest(&mut (start..near).chain(0..start)).or_else(|| rarest(&mut (near..window.len())))
