@@ -167,7 +167,8 @@ pub trait Supply {
     }
     /// Whether this node, of itself and the nodes that it is linked with, is the one that shall fetch the chunk from a seed.
     fn owns(&self, chunk: ChunkIndex) -> bool;
-    /// How many of the nodes that it is linked with come before this one in a row that all draw alike for the chunk.
+    /// How many of the nodes that it is linked with come before this one in the row that all draw alike for the chunk; its
+    /// owner is the first.
     fn rank(&self, _chunk: ChunkIndex) -> u16 {
         0
     }
