@@ -157,6 +157,45 @@ fn owners_pick_only_what_can_be_had_now() {
     assert!(picks.len() > 10 && picks.iter().all(|chunk| chunk.is_multiple_of(7)), "{picks:?}");
 }
 
+/// One node holds each chunk, and as many come before this one as its last digit says.
+struct Rows;
+
+impl Supply for Rows {
+    fn holders(&self, _chunk: ChunkIndex) -> u16 {
+        1
+    }
+
+    fn rank(&self, chunk: ChunkIndex) -> u16 {
+        (chunk.get() % 10) as u16
+    }
+
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    fn seed_has_room(&self) -> bool {
+        false
+    }
+
+    fn owns(&self, _chunk: ChunkIndex) -> bool {
+        false
+    }
+}
+
+#[test]
+fn what_one_holds_is_for_the_first_few_unless_it_is_wanted_soon() {
+    let (mut window, mut rng) = (window(100)[1..].to_vec(), Rng::new(1));
+    window.iter_mut().for_each(|guess| guess.due = Duration::from_secs(1));
+    window[5].due = Duration::from_millis(20);
+    window[6].due = Duration::MAX;
+    let picked: BTreeSet<u32> = (0..2000)
+        .filter_map(|_| Owners::default().pick(Instant::ZERO, &window, &Rows, &mut rng))
+        .map(|index| window[index].chunk.get())
+        .collect();
+    assert!(picked.iter().all(|chunk| chunk % 10 < 4 || [6, 7].contains(chunk)), "{picked:?}");
+    assert!(picked.contains(&6) && picked.contains(&7) && picked.len() > 20, "{picked:?}");
+}
+
 #[test]
 fn what_others_wait_for_is_brought_before_the_rest_as_a_rule() {
     let supply = Multiples { brought: 21, ..THIRDS };

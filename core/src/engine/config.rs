@@ -253,7 +253,7 @@ pub struct Tuning {
 impl Tuning {
     /// Of 100 simulated nodes on 100 Mbit/s links: 32 in flight (16 are too few), 4 a peer and 4 a seed (with more the seed
     /// sends out of order), a second peer for a demand after 300 ms (at 150 ms more was fetched twice), 30 links. Batches of
-    /// 12 ms among few (they grow with the links): what eight nodes teach each other shall be in time. A guest that has run for
+    /// 8 ms among few (they grow with the links): what eight nodes teach each other shall be in time. A guest that has run for
     /// 10 min has booted, even through a slow link, and is likely to stay.
     pub const DEFAULT: Self = Self {
         prefetches: 32,
@@ -262,7 +262,7 @@ impl Tuning {
         fills: 4,
         fill_after: Duration::from_secs(600),
         queue: 8,
-        batch: Duration::from_millis(12),
+        batch: Duration::from_millis(8),
         hedge: Duration::from_millis(300),
         timeout: Duration::from_secs(10),
         patience: Duration::from_millis(450),

@@ -12,15 +12,15 @@ use crate::ids::NodeId;
 use crate::locality::Nearness;
 use crate::rng::mix;
 
-/// The nearest of the others that weighs more for a chunk than `own`.
+/// The nearest of the others that weighs more for a chunk than `own`, and how many do.
 pub(super) fn outweighed(
     own: NodeId,
     others: impl IntoIterator<Item = (NodeId, Nearness)>,
     chunk: ChunkIndex,
-) -> Option<Nearness> {
+) -> (Option<Nearness>, u16) {
     let weight_own = weight(own, chunk);
     let heavier = others.into_iter().filter(|(other, _)| weight(*other, chunk) > weight_own);
-    heavier.map(|(_, nearness)| nearness).max()
+    heavier.fold((None, 0), |(nearest, count), (_, nearness)| (nearest.max(Some(nearness)), count + 1))
 }
 
 /// What a node weighs for a chunk; the heaviest owns it. Alike wherever it is computed.
@@ -42,7 +42,7 @@ mod tests {
         let mut owned = [0; 8];
         for chunk in (0..4000).map(|number| geometry.chunk(number).unwrap()) {
             let all = || names.iter().map(|name| (*name, Nearness::Far));
-            let owners = |name: &&NodeId| outweighed(**name, all(), chunk).is_none();
+            let owners = |name: &&NodeId| outweighed(**name, all(), chunk).1 == 0;
             let owners: std::vec::Vec<&NodeId> = names.iter().filter(owners).collect();
             assert_eq!(owners.len(), 1);
             owned[usize::from(owners[0].0[0])] += 1;
@@ -58,7 +58,7 @@ mod tests {
         let nearness = |a: NodeId, b: NodeId| if rack(a) == rack(b) { Nearness::Rack } else { Nearness::Far };
         for chunk in (0..500).map(|number| geometry.chunk(number).unwrap()) {
             let others = |own: NodeId| names.iter().map(move |name| (*name, nearness(own, *name)));
-            let found: std::vec::Vec<_> = names.iter().map(|own| outweighed(*own, others(*own), chunk)).collect();
+            let found: std::vec::Vec<_> = names.iter().map(|own| outweighed(*own, others(*own), chunk).0).collect();
             for rack in found.chunks(4) {
                 let brings = rack.iter().filter(|found| **found < Some(Nearness::Rack)).count();
                 assert_eq!(brings, 1, "one of each rack is outweighed by nobody there");

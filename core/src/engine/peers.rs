@@ -491,14 +491,20 @@ impl<'a> Peers<'a> {
         (0..self.row_words()).map(|word| holders(word).count_ones() as u16).sum()
     }
 
-    /// The nearest linked node that weighs more for a chunk than the node `own`; none if the chunk is its own.
-    pub(super) fn outweighed(&self, own: NodeId, chunk: ChunkIndex) -> Option<Nearness> {
+    /// The nearest linked node that weighs more for a chunk than the node `own`, none if the chunk is its own; and how many
+    /// do.
+    pub(super) fn outweighed(&self, own: NodeId, chunk: ChunkIndex) -> (Option<Nearness>, u16) {
+        const COUNT_BITS: u32 = 13;
         let code = |nearness: Nearness| nearness as u16 + 1;
-        let kept = self.outweighed.of(chunk, || self.find_outweighed(own, chunk).map_or(0, code));
-        Nearness::ALL.into_iter().find(|nearness| code(*nearness) == kept)
+        let kept = self.outweighed.of(chunk, || {
+            let (nearest, count) = self.find_outweighed(own, chunk);
+            nearest.map_or(0, code) << COUNT_BITS | count.min((1 << COUNT_BITS) - 1)
+        });
+        let nearest = Nearness::ALL.into_iter().find(|nearness| code(*nearness) == kept >> COUNT_BITS);
+        (nearest, kept & ((1 << COUNT_BITS) - 1))
     }
 
-    fn find_outweighed(&self, own: NodeId, chunk: ChunkIndex) -> Option<Nearness> {
+    fn find_outweighed(&self, own: NodeId, chunk: ChunkIndex) -> (Option<Nearness>, u16) {
         let nodes = self.open().filter(|(_, row)| row.role == Role::Node);
         ownership::outweighed(own, nodes.map(|(_, row)| (row.node, row.nearness)), chunk)
     }

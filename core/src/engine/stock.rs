@@ -50,7 +50,7 @@ impl<'a, 'b> Stock<'a, 'b> {
 
     /// Whether no node that is nearer than that is to bring the chunk from there.
     fn may_bring(&self, chunk: ChunkIndex, from: Nearness) -> bool {
-        !self.is_divided || !self.peers.any_nearer(from) || self.peers.outweighed(self.own, chunk) <= Some(from)
+        !self.is_divided || !self.peers.any_nearer(from) || self.peers.outweighed(self.own, chunk).0 <= Some(from)
     }
 }
 
@@ -76,7 +76,11 @@ impl Supply for Stock<'_, '_> {
     }
 
     fn owns(&self, chunk: ChunkIndex) -> bool {
-        self.peers.outweighed(self.own, chunk).is_none()
+        self.peers.outweighed(self.own, chunk).1 == 0
+    }
+
+    fn rank(&self, chunk: ChunkIndex) -> u16 {
+        self.peers.outweighed(self.own, chunk).1
     }
 
     fn is_divided(&self) -> bool {

@@ -167,6 +167,11 @@ pub trait Supply {
     }
     /// Whether this node, of itself and the nodes that it is linked with, is the one that shall fetch the chunk from a seed.
     fn owns(&self, chunk: ChunkIndex) -> bool;
+    /// How many of the nodes that it is linked with come before this one in the row that all draw alike for the chunk; its
+    /// owner is the first.
+    fn rank(&self, _chunk: ChunkIndex) -> u16 {
+        0
+    }
     /// Whether some nodes are nearer than others, so that this one may have to bring something.
     fn is_divided(&self) -> bool {
         false

@@ -67,7 +67,8 @@ impl Order for Rarest {
 /// all others wait until a node that they are linked with holds it. So it goes on from far to near: a chunk that is held in
 /// other racks alone is fetched from there by its owner among the rack's nodes, soon, since all the others wait for that (what
 /// [`Supply`] says of holders and of who brings is so). What is wanted at a time unknown, as by a sequential reader, is likely
-/// to be wanted before its owner would have brought it: it waits for no owner. Of what nodes hold, half of the picks take the soonest,
+/// to be wanted before its owner would have brought it: it waits for no owner. What few hold is for the first few of a row that
+/// all draw alike, so that it goes on as through a tree. Of what nodes hold, half of the picks take the soonest,
 /// the others the rarest of what is near, so that nodes in lockstep have something to trade.
 #[derive(Debug, Default, Copy, Clone, PartialEq, Eq)]
 pub struct Owners {
@@ -77,6 +78,11 @@ pub struct Owners {
 
 /// An owner that has not fetched what is wanted next for so long is not waited for.
 const OWNER_PATIENCE: Duration = Duration::from_millis(300);
+/// So many nodes for each holder of a chunk may ask for it: of 100 simulated nodes, with 2 it spreads too slowly, with 6 it
+/// is as if all might.
+const FAN_OUT: u16 = 4;
+/// What is wanted so soon may be asked for by all.
+const SOON: Duration = Duration::from_millis(50);
 /// So far ahead the soonest is looked for.
 const URGENT: usize = 64;
 /// So far ahead a chunk of its own is looked for: what is later may still come from others.
@@ -97,6 +103,14 @@ impl Owners {
             }
         }
     }
+}
+
+/// Whether few enough nodes come before this one for a chunk that few hold. Else all would ask its first holder at once, who
+/// would send it to each, while the links of all others idle.
+fn is_turn(guess: &Guess, supply: &dyn Supply) -> bool {
+    let may_ask = supply.holders(guess.chunk).saturating_mul(FAN_OUT);
+    // The sequential reader's guesses have no time: they are for soon.
+    guess.due <= SOON || guess.due == Duration::MAX || supply.rank(guess.chunk) < may_ask
 }
 
 impl Order for Owners {
@@ -122,15 +136,16 @@ impl Order for Owners {
         {
             return Some(brought);
         }
+        let is_open = |guess: &Guess| supply.can_ask(guess.chunk) && is_turn(guess, supply);
         if rng.below(2) == 0
-            && let Some(urgent) = window.iter().take(URGENT).position(|guess| supply.can_ask(guess.chunk))
+            && let Some(urgent) = window.iter().take(URGENT).position(is_open)
         {
             return Some(urgent);
         }
         let near = window.len().min(NEAR);
         let start = rng.below(near as u32) as usize;
         let rarest = |places: &mut dyn Iterator<Item = usize>| {
-            let held = places.filter(|index| supply.can_ask(window[*index].chunk));
+            let held = places.filter(|index| is_open(&window[*index]));
             held.min_by_key(|index| supply.holders(window[*index].chunk))
         };
         rarest(&mut (start..near).chain(0..start)).or_else(|| rarest(&mut (near..window.len())))
