@@ -13,6 +13,7 @@ pub mod log;
 pub mod nbd;
 pub mod node;
 pub mod observed;
+pub mod overlay;
 pub mod pack;
 pub mod profile;
 pub mod reference;
