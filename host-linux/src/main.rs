@@ -1,5 +1,9 @@
-//! The `swarmdisk` command for Linux: everything is in `swarmdisk-host`, which other systems' commands share.
+//! The `swarmdisk` command for Linux: all that is not Linux's alone is in `swarmdisk-host`, which other systems'
+//! commands share.
+
+use swarmdisk_host::device::Exports;
+use swarmdisk_host_linux::ublk::Ublk;
 
 fn main() -> std::process::ExitCode {
-    swarmdisk_host::cli::main()
+    swarmdisk_host::cli::main(Exports { ublk: Some(&Ublk) })
 }

@@ -4,6 +4,7 @@ mod background;
 pub mod check;
 pub mod cli;
 pub mod demo;
+pub mod device;
 pub mod digest;
 pub mod disk;
 mod file;

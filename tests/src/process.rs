@@ -60,6 +60,11 @@ impl Swarmdisk {
         Self::find()
     }
 
+    /// Where it is.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// It with these arguments, for those who start it in their own way.
     pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
         let mut command = Command::new(&self.program);
@@ -311,6 +316,20 @@ pub fn find_or_build(program: &str, package: &str) -> PathBuf {
     program
 }
 
+/// An example of these sources: the one beside the running test, built if there is none.
+///
+/// # Panics
+/// When it cannot be built.
+pub fn find_or_build_example(example: &str, package: &str) -> PathBuf {
+    let folder = built_folder();
+    let program = folder.join("examples").join(format!("{example}{}", env::consts::EXE_SUFFIX));
+    if !program.is_file() {
+        build_with(package, &folder, &["--example", example]);
+    }
+    assert!(program.is_file(), "no {}, although it was built", program.display());
+    program
+}
+
 /// Where the running test's own build is.
 fn built_folder() -> PathBuf {
     let test = env::current_exe().expect("the test's own path is known");
@@ -319,13 +338,17 @@ fn built_folder() -> PathBuf {
 }
 
 fn build(package: &str, folder: &Path) {
+    build_with(package, folder, &[]);
+}
+
+fn build_with(package: &str, folder: &Path, more: &[&str]) {
     let profile = match folder.file_name().and_then(OsStr::to_str) {
         Some("debug") | None => "dev",
         Some(name) => name,
     };
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(["build", "-p", package, "--profile", profile, "--target-dir"]);
-    command.arg(folder.parent().expect("a profile's folder is in the target folder"));
+    command.arg(folder.parent().expect("a profile's folder is in the target folder")).args(more);
     let status = command.current_dir(env!("CARGO_MANIFEST_DIR")).status();
     assert!(matches!(&status, Ok(status) if status.success()), "{package} cannot be built: {status:?}");
 }

@@ -106,7 +106,7 @@ pub struct Seed {
 
 /// Arguments of `attach`.
 #[derive(Debug, ClapArgs)]
-#[command(group(ArgGroup::new("export").required(true).args(["nbd"])))]
+#[command(group(ArgGroup::new("export").required(true).args(["nbd", "ublk"])))]
 pub struct Attach {
     /// What to attach: swarm://HOST:PORT/IMAGE-ID, or a complete FILE.swarm
     #[arg(value_name = "REF|FILE.swarm")]
@@ -114,6 +114,8 @@ pub struct Attach {
     /// Serve NBD at HOST:PORT (port 0: any that is free) or unix:PATH
     #[arg(long, value_name = "ADDR|unix:PATH")]
     pub nbd: Option<String>,
+    #[command(flatten)]
+    pub device: DeviceOptions,
     #[command(flatten)]
     pub options: AttachOptions,
 }
@@ -125,13 +127,26 @@ pub struct Run {
     #[arg(value_name = "REF|FILE.swarm")]
     pub target: String,
     /// Serve NBD at HOST:PORT or unix:PATH; by default at a Unix socket of its own
-    #[arg(long, value_name = "ADDR|unix:PATH")]
+    #[arg(long, value_name = "ADDR|unix:PATH", conflicts_with = "ublk")]
     pub nbd: Option<String>,
     #[command(flatten)]
+    pub device: DeviceOptions,
+    #[command(flatten)]
     pub options: AttachOptions,
-    /// The command; `{disk}` in it becomes the disk's URI
+    /// The command; `{disk}` in it becomes the disk's URI or path
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+/// A block device of this machine instead of a server.
+#[derive(Debug, ClapArgs)]
+pub struct DeviceOptions {
+    /// Make /dev/ublkbN, a block device of this machine; N is one that is free, unless given (Linux 6.5, root)
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true)]
+    pub ublk: Option<Option<u32>>,
+    /// Take back the device of this image whose node has died; its guests' requests wait for that
+    #[arg(long, requires = "ublk", conflicts_with = "nbd")]
+    pub recover: bool,
 }
 
 /// What `attach` and `run` have in common.

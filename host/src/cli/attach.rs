@@ -1,10 +1,11 @@
 //! `swarmdisk attach`, and the session that it shares with `run`: an image attached, from its reference to its report.
 
 use super::args::{Attach, AttachOptions, PrefetchName};
+use super::export::{Export, ExportWish};
 use super::output::say;
 use super::{Failure, profile, signals};
+use crate::device::{Exports, SessionDisk};
 use crate::log;
-use crate::nbd::{NbdListen, NbdServer, NbdUri, ServerConfig};
 use crate::node::{
     Bootstrap, BootstrapOptions, Listener, Node, NodeHandle, NodeOptions, Rates, Serving, SwarmDisk, bootstrap,
 };
@@ -22,8 +23,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use swarmdisk_common::file::{check_writable, write_json};
 use swarmdisk_core::format::profile::ProfileView;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
 /// How long the swarm is asked for an image before the command gives up.
 const BOOTSTRAP_TIME: Duration = Duration::from_secs(30);
@@ -32,27 +31,28 @@ const BOOTSTRAP_TIME_CACHED: Duration = Duration::from_secs(3);
 /// When a person begins to wonder.
 const NOTICE_AFTER: Duration = Duration::from_secs(3);
 
-pub(super) async fn run(args: Attach, began: Instant) -> Result<ExitCode, Failure> {
-    let Some(nbd) = &args.nbd else { return Err(Failure::usage("say how to attach: --nbd ADDR or --nbd unix:PATH")) };
+pub(super) async fn run(args: Attach, exports: Exports, began: Instant) -> Result<ExitCode, Failure> {
+    let wish = ExportWish::new(args.nbd.as_deref(), &args.device, exports)?;
     let end = signals::asked_to_end();
     tokio::pin!(end);
-    let session = tokio::select! {
-        session = Session::start(&args.target, nbd, &args.options, began) => session?,
+    let mut session = tokio::select! {
+        session = Session::start(&args.target, wish, &args.options, began) => session?,
         _ = &mut end => return Err(Failure::new("interrupted before the disk was ready")),
     };
     say(format_args!("ready {}", session.uri()))?;
-    end.await;
+    let ended = tokio::select! {
+        _ = &mut end => Ok(()),
+        failure = session.export.ended() => Err(failure),
+    };
     session.end().await?;
-    Ok(ExitCode::SUCCESS)
+    ended.map(|()| ExitCode::SUCCESS)
 }
 
 /// An image attached.
 pub(super) struct Session {
     node: NodeHandle,
-    disk: Arc<Observed<SwarmDisk>>,
-    uri: NbdUri,
-    stop: oneshot::Sender<()>,
-    server: JoinHandle<()>,
+    disk: Arc<SessionDisk>,
+    export: Export,
     report: Option<PathBuf>,
     began: Instant,
     _serving: Serving,
@@ -63,11 +63,10 @@ impl Session {
     /// Attaches: when it returns, the first read can be served.
     pub(super) async fn start(
         target: &str,
-        nbd: &str,
+        wish: ExportWish,
         options: &AttachOptions,
         began: Instant,
     ) -> Result<Self, Failure> {
-        let listen: NbdListen = nbd.parse()?;
         options.report.as_deref().map(check_writable).transpose()?;
         let rates = Rates::new(options.limit_up, options.limit_down);
         let listener = Listener::bind(options.listen, options.open, &rates)?;
@@ -88,32 +87,25 @@ impl Session {
         let swarm_disk = SwarmDisk::new(node.clone(), options.io_timeout);
         let swarm_disk = if found.is_alone { swarm_disk.alone() } else { swarm_disk };
         let disk = Arc::new(Observed::new(swarm_disk));
-        let config = ServerConfig { open: options.open, description: target.to_owned(), ..ServerConfig::default() };
-        let server = NbdServer::bind(&listen, disk.clone(), config).await?;
-        let uri = server.uri().clone();
-        let source = Source { node: node.clone(), disk: disk.clone(), uri: uri.to_string(), began };
+        let mut export = wish.export(disk.clone(), target, options.open).await?;
+        let source = Source { node: node.clone(), disk: disk.clone(), uri: export.uri().to_owned(), began };
         let status = StatusServer::start(options.status, options.open, Arc::new(source)).await?;
         // Last of all, so that an old trace is not lost to an attempt that came to nothing.
         options.record.as_deref().map(|path| disk.record_to(path)).transpose()?;
-        let (stop, stopped) = oneshot::channel::<()>();
-        let server = tokio::spawn(server.run(async {
-            let _ = stopped.await;
-        }));
+        export.open();
         let report = options.report.clone();
-        Ok(Self { node, disk, uri, stop, server, report, began, _serving: serving, _status: status })
+        Ok(Self { node, disk, export, report, began, _serving: serving, _status: status })
     }
 
     /// Where the disk is.
-    pub(super) fn uri(&self) -> &NbdUri {
-        &self.uri
+    pub(super) fn uri(&self) -> &str {
+        self.export.uri()
     }
 
     /// Detaches, and writes what is to be written.
     pub(super) async fn end(self) -> Result<(), Failure> {
         let report = make_report(&self.node, &self.disk, self.began).await;
-        // An error means that the server has ended by itself.
-        let _ = self.stop.send(());
-        let _ = self.server.await;
+        self.export.end().await;
         self.node.shutdown().await;
         let trace = self.disk.finish();
         if let Some(path) = &self.report {
@@ -252,7 +244,7 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     tokio::task::spawn_blocking(work).await.map_err(|_| Failure::new("a thread ended unexpectedly"))
 }
 
-async fn make_report(node: &NodeHandle, disk: &Observed<SwarmDisk>, began: Instant) -> Option<AttachReport> {
+async fn make_report(node: &NodeHandle, disk: &SessionDisk, began: Instant) -> Option<AttachReport> {
     let snapshot = node.snapshot().await?;
     let seen = disk.observations();
     Some(AttachReport {
@@ -275,7 +267,7 @@ async fn make_report(node: &NodeHandle, disk: &Observed<SwarmDisk>, began: Insta
 /// What a status shows of an attached image.
 struct Source {
     node: NodeHandle,
-    disk: Arc<Observed<SwarmDisk>>,
+    disk: Arc<SessionDisk>,
     uri: String,
     began: Instant,
 }

@@ -6,6 +6,7 @@
 mod args;
 mod attach;
 mod check;
+mod export;
 mod failure;
 mod locality;
 mod output;
@@ -20,6 +21,7 @@ mod status;
 pub use args::Demo as DemoArgs;
 pub use failure::Failure;
 
+use crate::device::Exports;
 use args::{Args, Command};
 use clap::Parser;
 use std::process::ExitCode;
@@ -27,8 +29,8 @@ use std::time::Instant;
 use swarmdisk_common::output::remark;
 use swarmdisk_common::usage;
 
-/// Runs the command that the process's arguments name.
-pub fn main() -> ExitCode {
+/// Runs the command that the process's arguments name; `exports` are what only this operating system has.
+pub fn main(exports: Exports) -> ExitCode {
     let began = Instant::now();
     let arguments: Vec<_> = std::env::args_os().collect();
     let args = match Args::try_parse_from(&arguments) {
@@ -40,8 +42,8 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Profile(args) => profile::run(&args),
         Command::Seed(args) => on_runtime(seed::run(args)),
-        Command::Attach(args) => on_runtime(attach::run(args, began)),
-        Command::Run(args) => on_runtime(run::run(args, began)),
+        Command::Attach(args) => on_runtime(attach::run(args, exports, began)),
+        Command::Run(args) => on_runtime(run::run(args, exports, began)),
         Command::Replay(args) => on_runtime(replay::run(args)),
         Command::Status(args) => on_runtime(status::run(args)),
         Command::Demo(args) => crate::demo::run(&args),

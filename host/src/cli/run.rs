@@ -2,7 +2,9 @@
 
 use super::args::Run;
 use super::attach::Session;
+use super::export::ExportWish;
 use super::{Failure, signals};
+use crate::device::Exports;
 use std::io::{ErrorKind, IsTerminal};
 use std::process::{ExitCode, ExitStatus};
 use std::time::Instant;
@@ -16,14 +18,16 @@ const NOT_FOUND: u8 = 127;
 /// The same for one that is there and cannot be run.
 const NOT_RUNNABLE: u8 = 126;
 
-pub(super) async fn run(args: Run, began: Instant) -> Result<ExitCode, Failure> {
+pub(super) async fn run(args: Run, exports: Exports, began: Instant) -> Result<ExitCode, Failure> {
     // Dropped at the end, with the socket in it.
     let folder = tempfile::Builder::new().prefix("swarmdisk-").tempdir()?;
-    let nbd = args.nbd.clone().unwrap_or_else(|| format!("unix:{}", folder.path().join("nbd.sock").display()));
+    let own = format!("unix:{}", folder.path().join("nbd.sock").display());
+    let nbd = args.nbd.as_deref().or(args.device.ublk.is_none().then_some(&own));
+    let wish = ExportWish::new(nbd, &args.device, exports)?;
     let end = signals::asked_to_end();
     tokio::pin!(end);
     let session = tokio::select! {
-        session = Session::start(&args.target, &nbd, &args.options, began) => session?,
+        session = Session::start(&args.target, wish, &args.options, began) => session?,
         _ = &mut end => return Err(Failure::new("interrupted before the disk was ready")),
     };
     let uri = session.uri().to_string();

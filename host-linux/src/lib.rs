@@ -1,0 +1,4 @@
+//! What the hosts of Linux have and others have not.
+
+mod sys;
+pub mod ublk;

@@ -1,0 +1,111 @@
+//! How a session shows its disk to guests: an NBD server, or a device that only this operating system has.
+//!
+//! *Invariants*: one export a session; what is wished is checked before anything is fetched or made.
+
+use super::Failure;
+use super::args::DeviceOptions;
+use crate::device::{Device, DeviceExport, DeviceWish, Exports, SessionDisk};
+use crate::nbd::{NbdListen, NbdServer, ServerConfig};
+use std::sync::Arc;
+use swarmdisk_core::ids::Digest;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// What the arguments ask for.
+pub(super) enum ExportWish {
+    Nbd(NbdListen),
+    Device { by: &'static dyn DeviceExport, number: Option<u32>, recover: bool },
+}
+
+impl ExportWish {
+    /// # Errors
+    /// Usage: neither, or what this system has not.
+    pub(super) fn new(nbd: Option<&str>, device: &DeviceOptions, exports: Exports) -> Result<Self, Failure> {
+        match (nbd, device.ublk) {
+            (Some(nbd), None) => Ok(Self::Nbd(nbd.parse()?)),
+            (None, Some(number)) => match exports.ublk {
+                Some(by) => Ok(Self::Device { by, number, recover: device.recover }),
+                None => Err(Failure::usage("ublk is Linux's; choose --nbd here")),
+            },
+            _ => Err(Failure::usage("say how to attach: --nbd ADDR, --nbd unix:PATH or --ublk")),
+        }
+    }
+
+    /// Makes the export. An NBD server lets guests connect, and serves once it is [opened](Export::open).
+    pub(super) async fn export(self, disk: Arc<SessionDisk>, target: &str, open: bool) -> Result<Export, Failure> {
+        match self {
+            Self::Nbd(listen) => {
+                let config = ServerConfig { open, description: target.to_owned(), ..ServerConfig::default() };
+                let server = NbdServer::bind(&listen, disk, config).await?;
+                Ok(Export { uri: server.uri().to_string(), way: Way::Bound(Box::new(server)) })
+            }
+            Self::Device { by, number, recover } => {
+                let mark = mark(disk.inner().node().store().image());
+                let device = by.attach(disk, DeviceWish { number, recover, mark }).await?;
+                Ok(Export { uri: device.path().display().to_string(), way: Way::Device(device) })
+            }
+        }
+    }
+}
+
+/// By this a device of the disk is known again.
+fn mark(image: Digest) -> u64 {
+    // The id is a hash: any eight bytes of it do.
+    image.0.first_chunk().copied().map_or(0, u64::from_le_bytes)
+}
+
+/// A disk that guests can reach.
+pub(super) struct Export {
+    uri: String,
+    way: Way,
+}
+
+enum Way {
+    Bound(Box<NbdServer<SessionDisk>>),
+    Nbd { stop: oneshot::Sender<()>, server: JoinHandle<()> },
+    Device(Box<dyn Device>),
+    Ended,
+}
+
+impl Export {
+    /// Where guests find the disk.
+    pub(super) fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// From now on requests are served.
+    pub(super) fn open(&mut self) {
+        self.way = match std::mem::replace(&mut self.way, Way::Ended) {
+            Way::Bound(server) => {
+                let (stop, stopped) = oneshot::channel::<()>();
+                let server = tokio::spawn(server.run(async {
+                    let _ = stopped.await;
+                }));
+                Way::Nbd { stop, server }
+            }
+            other => other,
+        };
+    }
+
+    /// Waits until the export ends by itself, and says so.
+    pub(super) async fn ended(&mut self) -> Failure {
+        match &mut self.way {
+            Way::Device(device) => device.ended().await,
+            _ => std::future::pending().await,
+        }
+        Failure::new(format!("{} was removed by somebody else, or has failed; attach the image again", self.uri))
+    }
+
+    /// Takes the disk from guests.
+    pub(super) async fn end(self) {
+        match self.way {
+            Way::Nbd { stop, server } => {
+                // An error means that the server has ended by itself.
+                let _ = stop.send(());
+                let _ = server.await;
+            }
+            Way::Device(device) => device.detach().await,
+            Way::Bound(_) | Way::Ended => {}
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The seam to devices that only one operating system has: ublk on Linux.
+//!
+//! *Purpose*: this crate depends on no such system's interfaces; a command's own crate passes in what it can do
+//! ([`Exports`]), as trait objects. [`Disk`](crate::disk::Disk) cannot be one (its reads are futures of any kind), so
+//! an export is given the one kind of disk that sessions have, and is generic itself where that is of use.
+//! *Invariants*: a device is gone when [`Device::detach`] is done, or left to the system where that says so.
+
+use crate::cli::Failure;
+use crate::node::SwarmDisk;
+use crate::observed::Observed;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// What a session gives its guests.
+pub type SessionDisk = Observed<SwarmDisk>;
+
+/// What this is to be: boxed, as each export has a future of its own.
+pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The exports that a command has beside NBD.
+#[derive(Copy, Clone, Default)]
+pub struct Exports {
+    /// `--ublk`.
+    pub ublk: Option<&'static dyn DeviceExport>,
+}
+
+/// Makes devices of disks.
+pub trait DeviceExport: Sync {
+    /// Makes one: when it is there, it can be read. Where the future is dropped, nothing is left behind.
+    ///
+    /// # Errors
+    /// Whatever the system has against it, in one line that says what to do.
+    fn attach(&self, disk: Arc<SessionDisk>, wish: DeviceWish) -> Later<'_, Result<Box<dyn Device>, Failure>>;
+}
+
+/// A device that guests can use.
+pub trait Device: Send {
+    /// Where it is.
+    fn path(&self) -> &Path;
+
+    /// Waits until somebody else removes it, or it ends by itself.
+    fn ended(&mut self) -> Later<'_, ()>;
+
+    /// Removes it; what is in flight gets a few seconds, then it fails.
+    fn detach(self: Box<Self>) -> Later<'static, ()>;
+}
+
+/// What a device is to be.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub struct DeviceWish {
+    /// Its number; any if none.
+    pub number: Option<u32>,
+    /// Whether to take back one whose server is dead.
+    pub recover: bool,
+    /// Which disk it is: by this it is known again.
+    pub mark: u64,
+}
