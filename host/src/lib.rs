@@ -1,5 +1,6 @@
 //! What swarmdisk's hosts share: the store, the node, exports, the commands.
 
+pub mod attached;
 mod background;
 pub mod check;
 pub mod cli;
