@@ -3,9 +3,8 @@
 //! *Purpose*: a header, then map pages in two slots each, then data; unit *n* of the data lies at [`Layout::data_start`] plus
 //! its offset in the image, in a sparse file. A map page says of each unit whether it is the image's, data, or zeros.
 //! *Invariants*: a page is written to the slot that the newest good one is not in, with a generation one higher; one that is
-//! torn is so passed over. Before a page's first real generation a first one that says nothing is made durable, so that a
-//! page of which both slots are bad was damaged, and never is one that was just begun. Each attempt to write a generation has
-//! a number of its own: sectors of two that were torn never make a good page together.
+//! torn is so passed over, and the one before counts. A crash never leaves both slots bad: such a page was damaged. Each
+//! attempt to write a generation has a number of its own: sectors of two that were torn never make a good page together.
 //! *Units*: units of 4 KiB; the last may be shorter. *Bounds*: header and pages of 4096 bytes, images of up to 2^51 bytes.
 
 use super::{array, u32_at, u64_at};

@@ -151,15 +151,10 @@ impl Inner {
     }
 
     fn flush_changed(&self, header: &Header, changed: &[Changed]) -> Result<(), OverlayError> {
-        for first in changed.iter().filter(|changed| changed.is_first) {
-            let (offset, page) = first.first(header);
-            self.storage.write(&page, offset).map_err(self.failed("write"))?;
-        }
         self.sync()?;
         if changed.is_empty() {
             return Ok(());
         }
-        self.map_mut().first_are_durable(changed);
         for changed in changed {
             let (offset, page) = changed.encode(header);
             self.storage.write(&page, offset).map_err(self.failed("write"))?;

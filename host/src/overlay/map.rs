@@ -30,9 +30,7 @@ struct Page {
 
 /// A page that a flush is to write: as it was when the flush began.
 pub(super) struct Changed {
-    pub(super) page: u32,
-    /// Where nothing is durable yet, a first page that says nothing is to be made durable before the changed one.
-    pub(super) is_first: bool,
+    page: u32,
     generation: u64,
     slot: u8,
     attempt: u32,
@@ -142,9 +140,8 @@ impl Map {
             self.attempt = self.attempt.wrapping_add(1);
             Some(Changed {
                 page: number,
-                is_first: page.generation == 0,
-                generation: page.generation.max(1) + 1,
-                slot: if page.generation == 0 { 1 } else { 1 - page.slot },
+                generation: page.generation + 1,
+                slot: if page.generation == 0 { 0 } else { 1 - page.slot },
                 attempt: self.attempt,
                 states: Box::new(page.states),
             })
@@ -155,15 +152,6 @@ impl Map {
     /// These were not made durable after all.
     pub(super) fn put_back(&mut self, changed: &[Changed]) {
         self.dirty.extend(changed.iter().map(|changed| changed.page));
-    }
-
-    /// The pages that say nothing are durable, where they were missing.
-    pub(super) fn first_are_durable(&mut self, changed: &[Changed]) {
-        for Changed { page, .. } in changed.iter().filter(|changed| changed.is_first) {
-            if let Some(page) = &mut self.pages[*page as usize] {
-                (page.generation, page.slot) = (1, 0);
-            }
-        }
     }
 
     /// These are durable.
@@ -189,11 +177,6 @@ impl Map {
 }
 
 impl Changed {
-    /// What is to be made durable before: where, and which bytes.
-    pub(super) fn first(&self, header: &Header) -> (u64, [u8; PAGE_BYTES]) {
-        (header.layout.slot_offset(self.page, 0), encode_page(header, self.page, 1, 0, &[0; STATE_BYTES]))
-    }
-
     /// Where it belongs, and its bytes.
     pub(super) fn encode(&self, header: &Header) -> (u64, [u8; PAGE_BYTES]) {
         let offset = header.layout.slot_offset(self.page, self.slot);
