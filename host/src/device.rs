@@ -5,15 +5,15 @@
 //! an export is given the one kind of disk that sessions have, and is generic itself where that is of use.
 //! *Invariants*: a device is gone when [`Device::detach`] is done, or left to the system where that says so.
 
+use crate::attached::AttachedDisk;
 use crate::cli::Failure;
-use crate::node::SwarmDisk;
 use crate::observed::Observed;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
 /// What a session gives its guests.
-pub type SessionDisk = Observed<SwarmDisk>;
+pub type SessionDisk = Observed<AttachedDisk>;
 
 /// What this is to be: boxed, as each export has a future of its own.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -1,7 +1,25 @@
-//! Reading and writing at an offset, without a shared cursor, on each operating system.
+//! Reading and writing at an offset, without a shared cursor, and locking, on each operating system.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
+use std::time::{Duration, Instant};
+
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// Whether the file is this process's alone from now on, until it is closed. Waits a little: a process that was just
+/// killed, or a child between `fork` and `exec`, may have the lock still.
+pub(crate) fn lock_patiently(file: &File) -> io::Result<bool> {
+    let patience_end = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) if Instant::now() < patience_end => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
 
 /// Fills `out` from `offset` on; `UnexpectedEof` if the file ends before.
 #[cfg(unix)]

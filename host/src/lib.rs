@@ -1,5 +1,6 @@
 //! What swarmdisk's hosts share: the store, the node, exports, the commands.
 
+pub mod attached;
 mod background;
 pub mod check;
 pub mod cli;
@@ -14,6 +15,7 @@ pub mod log;
 pub mod nbd;
 pub mod node;
 pub mod observed;
+pub mod overlay;
 pub mod pack;
 pub mod profile;
 pub mod reference;

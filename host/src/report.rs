@@ -20,6 +20,12 @@ pub struct AttachReport {
     pub guest_reads: u64,
     /// Bytes that guests read.
     pub guest_read_bytes: u64,
+    /// Writes that guests made, of zeros too.
+    #[serde(default)]
+    pub guest_writes: u64,
+    /// Bytes that guests wrote.
+    #[serde(default)]
+    pub guest_write_bytes: u64,
     /// Guest reads that waited for the network.
     pub demand_misses: u64,
     /// Wall time during which at least one guest read waited for the network: see [`StallClock`].
@@ -57,6 +63,7 @@ impl fmt::Display for AttachReport {
         let latency = self.read_latency_micros;
         writeln!(f, "ran          {}, image {}", Micros(self.run_micros), Bytes(self.image_bytes))?;
         writeln!(f, "guest        {} reads, {}", self.guest_reads, Bytes(self.guest_read_bytes))?;
+        writeln!(f, "wrote        {} writes, {}", self.guest_writes, Bytes(self.guest_write_bytes))?;
         writeln!(
             f,
             "latency      half within {}, 99 % within {}, all within {}",
@@ -169,6 +176,8 @@ mod tests {
                 "fetched_bytes",
                 "guest_read_bytes",
                 "guest_reads",
+                "guest_write_bytes",
+                "guest_writes",
                 "image_bytes",
                 "metadata_bytes",
                 "prefetch_unused_bytes",

@@ -3,6 +3,8 @@
 //! A tool that is missing skips its test, which is printed; with `CI=true` it fails it.
 #![cfg(unix)]
 
+mod tools;
+
 use std::fs::File;
 use std::future::Future;
 use std::os::unix::fs::FileExt;
@@ -20,6 +22,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tools::{have, nbdsh, run, run_well};
 
 const IMAGE_BYTES: u64 = 64 << 20;
 const MIB: u64 = 1 << 20;
@@ -85,39 +88,6 @@ impl Served {
         self.stop.send(()).unwrap();
         tokio::time::timeout(Duration::from_secs(10), self.running).await.expect("shuts down in time").unwrap();
     }
-}
-
-/// Whether the tool is there; says so if not.
-fn have(test: &str, tool: &str, package: &str) -> bool {
-    let found = std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(tool).is_file()));
-    if !found {
-        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{test} needs {tool}: install {package}");
-        eprintln!("SKIPPED {test}: install {package}");
-    }
-    found
-}
-
-struct Ran {
-    success: bool,
-    out: String,
-    all: String,
-}
-
-async fn run(program: &str, arguments: &[&str]) -> Ran {
-    let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-    let output =
-        tokio::time::timeout(Duration::from_secs(60), command.output()).await.expect("ends in a minute").unwrap();
-    let out = String::from_utf8_lossy(&output.stdout).into_owned();
-    let all = format!("{program} {arguments:?}: {}\n{out}{}", output.status, String::from_utf8_lossy(&output.stderr));
-    Ran { success: output.status.success(), out, all }
-}
-
-async fn run_well(program: &str, arguments: &[&str]) -> String {
-    let ran = run(program, arguments).await;
-    assert!(ran.success, "{}", ran.all);
-    ran.out
 }
 
 /// Once over TCP, once over a Unix socket.
@@ -327,23 +297,7 @@ for flags in (0, nbd.HANDSHAKE_FLAG_FIXED_NEWSTYLE, nbd.HANDSHAKE_FLAG_NO_ZEROES
     assert o.get_size() == len(image) and o.pread(9, 9) == image[9:18]
     o.shutdown()
 "#;
-    let mut command = Command::new("nbdsh");
-    // libnbd's module belongs to the system's Python, which need not be the first on the path.
-    let path = format!("/usr/bin:{}", std::env::var("PATH").unwrap());
-    command
-        .args(["-c", script])
-        .env("PATH", path)
-        .env("URI", &served.uri)
-        .env("IMAGE", &served.image)
-        .kill_on_drop(true);
-    let output = tokio::time::timeout(Duration::from_secs(60), command.output()).await.unwrap().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    if said.contains("No module named") {
-        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{said}");
-        eprintln!("SKIPPED libnbd_meets_the_edges: install python3-libnbd");
-    } else {
-        assert!(output.status.success(), "{said}");
-    }
+    nbdsh("libnbd_meets_the_edges", script, &[("URI", &served.uri), ("IMAGE", served.image())]).await;
     served.stop().await;
 }
 

@@ -3,8 +3,8 @@
 //! *Purpose*: a header, then map pages in two slots each, then data; unit *n* of the data lies at [`Layout::data_start`] plus
 //! its offset in the image, in a sparse file. A map page says of each unit whether it is the image's, data, or zeros.
 //! *Invariants*: a page is written to the slot that the newest good one is not in, with a generation one higher; one that is
-//! torn is so passed over. Before a page's first real generation a first one that says nothing is made durable, so that a
-//! page of which both slots are bad was damaged, and never is one that was just begun.
+//! torn is so passed over, and the one before counts. A crash never leaves both slots bad: such a page was damaged. Each
+//! attempt to write a generation has a number of its own: sectors of two that were torn never make a good page together.
 //! *Units*: units of 4 KiB; the last may be shorter. *Bounds*: header and pages of 4096 bytes, images of up to 2^51 bytes.
 
 use super::{array, u32_at, u64_at};
@@ -230,11 +230,13 @@ pub enum Slot<'a> {
     },
 }
 
-/// A map page's bytes. `generation` must be 1 or more; states beyond the image's end must be [`Unit::Base`].
-pub fn encode_page(header: &Header, page: u32, generation: u64, states: &States) -> [u8; PAGE_BYTES] {
+/// A map page's bytes. `generation` must be 1 or more; `attempt` should differ from that of every other page that was ever
+/// written with this number and generation; states beyond the image's end must be [`Unit::Base`].
+pub fn encode_page(header: &Header, page: u32, generation: u64, attempt: u32, states: &States) -> [u8; PAGE_BYTES] {
     let mut out = [0; PAGE_BYTES];
     out[..8].copy_from_slice(&generation.to_le_bytes());
     out[8..12].copy_from_slice(&page.to_le_bytes());
+    out[12..16].copy_from_slice(&attempt.to_le_bytes());
     out[STATES_AT..CRC_AT].copy_from_slice(states);
     let crc = page_crc(header, &out);
     out[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
@@ -251,7 +253,6 @@ pub fn parse_slot<'a>(header: &Header, page: u32, bytes: &'a [u8; PAGE_BYTES]) -
     let units = header.layout.page_units(page);
     let is_good = page_crc(header, bytes) == u32_at(bytes, CRC_AT)
         && u32_at(bytes, 8) == page
-        && u32_at(bytes, 12) == 0
         && generation > 0
         && states.iter().all(|byte| byte & byte >> 1 & 0b0101_0101 == 0)
         && (units..PAGE_UNITS).all(|index| unit(states, index) == Unit::Base);
@@ -327,7 +328,7 @@ mod tests {
         let header = header(1 << 20);
         let mut states = [0; STATE_BYTES];
         set_units(&mut states, 3, 200, Unit::Zero);
-        let page = encode_page(&header, 0, 5, &states);
+        let page = encode_page(&header, 0, 5, 9, &states);
         assert_eq!(parse_slot(&header, 0, &page), Slot::Good { generation: 5, states: &states });
         for bit in 0..PAGE_BYTES * 8 {
             let mut bad = page;
@@ -337,9 +338,9 @@ mod tests {
         assert_eq!(parse_slot(&header, 1, &page), Slot::Bad);
         let other = Header { image: Digest([8; 32]), ..header };
         assert_eq!(parse_slot(&other, 0, &page), Slot::Bad);
-        assert_eq!(parse_slot(&header, 0, &encode_page(&header, 0, 0, &states)), Slot::Bad);
+        assert_eq!(parse_slot(&header, 0, &encode_page(&header, 0, 0, 9, &states)), Slot::Bad);
         set_units(&mut states, 256, 1, Unit::Data);
-        assert_eq!(parse_slot(&header, 0, &encode_page(&header, 0, 6, &states)), Slot::Bad);
+        assert_eq!(parse_slot(&header, 0, &encode_page(&header, 0, 6, 9, &states)), Slot::Bad);
         assert_eq!(parse_slot(&header, 0, &[0; PAGE_BYTES]), Slot::Empty);
     }
 

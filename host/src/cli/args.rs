@@ -145,7 +145,7 @@ pub struct DeviceOptions {
     #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true)]
     pub ublk: Option<Option<u32>>,
     /// Take back the device of this image whose node has died; its guests' requests wait for that
-    #[arg(long, requires = "ublk", conflicts_with = "nbd")]
+    #[arg(long, requires = "ublk", conflicts_with_all = ["nbd", "overlay"])]
     pub recover: bool,
 }
 
@@ -164,6 +164,9 @@ pub struct AttachOptions {
     /// Where fetched chunks are kept [default: the user's cache directory]
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
+    /// Let guests write: what they write is kept in FILE, made if missing, or in at most SIZE of memory until the end
+    #[arg(long, value_name = "FILE|memory:SIZE", value_parser = overlay_place)]
+    pub overlay: Option<OverlayPlace>,
     /// A profile to follow, instead of one that the swarm offers
     #[arg(long, value_name = "FILE")]
     pub profile: Option<PathBuf>,
@@ -203,6 +206,15 @@ pub struct AttachOptions {
     /// Let everybody who reaches the addresses join or read, also from other machines
     #[arg(long)]
     pub open: bool,
+}
+
+/// Where what guests write is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OverlayPlace {
+    /// In this file.
+    File(PathBuf),
+    /// In memory, in at most so many bytes.
+    Memory(u64),
 }
 
 /// Prefetch modes by name.
@@ -346,6 +358,18 @@ fn host_and_port(text: &str) -> Result<String, String> {
     if is_host_and_port(text) { Ok(text.to_owned()) } else { Err("write HOST:PORT".into()) }
 }
 
+fn overlay_place(text: &str) -> Result<OverlayPlace, String> {
+    match text.strip_prefix("memory:") {
+        None if text.is_empty() => Err("write a file's name, or memory:SIZE".into()),
+        None => Ok(OverlayPlace::File(text.into())),
+        Some(size) => match parse_size(size) {
+            Ok(bytes) if bytes >= 4096 => Ok(OverlayPlace::Memory(bytes)),
+            Ok(_) => Err("an overlay in memory takes 4K or more".into()),
+            Err(error) => Err(error.to_string()),
+        },
+    }
+}
+
 fn fill(text: &str) -> Result<Fill, String> {
     match text {
         "off" => Ok(Fill::Off),
@@ -370,5 +394,8 @@ mod tests {
         assert!(chunk_shift("65K").is_err() && chunk_shift("8K").is_err());
         assert_eq!(fill("12MB"), Ok(Fill::Rate(12_000_000)));
         assert!(fill("much").is_err());
+        assert_eq!(overlay_place("memory:2G"), Ok(OverlayPlace::Memory(2 << 30)));
+        assert_eq!(overlay_place("./memory:2G"), Ok(OverlayPlace::File("./memory:2G".into())));
+        assert!(overlay_place("memory:").is_err() && overlay_place("memory:1").is_err() && overlay_place("").is_err());
     }
 }

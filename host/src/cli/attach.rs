@@ -1,15 +1,18 @@
 //! `swarmdisk attach`, and the session that it shares with `run`: an image attached, from its reference to its report.
 
-use super::args::{Attach, AttachOptions, PrefetchName};
+use super::args::{Attach, AttachOptions, OverlayPlace, PrefetchName};
 use super::export::{Export, ExportWish};
 use super::output::say;
 use super::{Failure, profile, signals};
+use crate::attached::AttachedDisk;
 use crate::device::{Exports, SessionDisk};
+use crate::disk::Disk;
 use crate::log;
 use crate::node::{
     Bootstrap, BootstrapOptions, Listener, Node, NodeHandle, NodeOptions, Rates, Serving, SwarmDisk, bootstrap,
 };
 use crate::observed::Observed;
+use crate::overlay::{Overlay, OverlayFile};
 use crate::reference::Reference;
 use crate::report::{AttachReport, FetchedBytes};
 use crate::status::{Status, StatusServer};
@@ -71,6 +74,8 @@ impl Session {
         let rates = Rates::new(options.limit_up, options.limit_down);
         let listener = Listener::bind(options.listen, options.open, &rates)?;
         let found = find_image(target, options, &rates).await?;
+        // Before anything is fetched or told to others.
+        let overlay_file = open_overlay(options, &found.store).await?;
         let mut node_options = NodeOptions::new(Arc::new(found.store));
         node_options.advertise = Some(advertised(listener.address(), options.advertise.as_deref()).await?);
         node_options.profile = found.profile;
@@ -86,7 +91,12 @@ impl Session {
         let serving = listener.serve(vec![node.clone()]);
         let swarm_disk = SwarmDisk::new(node.clone(), options.io_timeout);
         let swarm_disk = if found.is_alone { swarm_disk.alone() } else { swarm_disk };
-        let disk = Arc::new(Observed::new(swarm_disk));
+        let disk = match (&options.overlay, overlay_file) {
+            (_, Some(file)) => AttachedDisk::Writable(Overlay::in_file(swarm_disk, file)?),
+            (Some(OverlayPlace::Memory(bytes)), _) => AttachedDisk::Writable(Overlay::in_memory(swarm_disk, *bytes)?),
+            _ => AttachedDisk::Image(swarm_disk),
+        };
+        let disk = Arc::new(Observed::new(disk));
         let mut export = wish.export(disk.clone(), target, options.open).await?;
         let source = Source { node: node.clone(), disk: disk.clone(), uri: export.uri().to_owned(), began };
         let status = StatusServer::start(options.status, options.open, Arc::new(source)).await?;
@@ -106,14 +116,23 @@ impl Session {
     pub(super) async fn end(self) -> Result<(), Failure> {
         let report = make_report(&self.node, &self.disk, self.began).await;
         self.export.end().await;
+        let flushed = self.disk.flush().await;
         self.node.shutdown().await;
         let trace = self.disk.finish();
         if let Some(path) = &self.report {
             let report = report.ok_or_else(|| Failure::new("the node ended by itself: there is nothing to report"))?;
             write_json(&report, path)?;
         }
+        flushed?;
         Ok(trace?)
     }
+}
+
+/// The overlay's file, if it is to be one.
+async fn open_overlay(options: &AttachOptions, store: &Store) -> Result<Option<OverlayFile>, Failure> {
+    let Some(OverlayPlace::File(path)) = options.overlay.clone() else { return Ok(None) };
+    let (image, image_bytes) = (store.image(), store.geometry().image_bytes());
+    Ok(Some(blocking(move || OverlayFile::open_or_create(&path, image, image_bytes)).await??))
 }
 
 /// What is known of the image before there is a node.
@@ -251,8 +270,10 @@ async fn make_report(node: &NodeHandle, disk: &SessionDisk, began: Instant) -> O
         image_bytes: node.store().geometry().image_bytes(),
         guest_reads: seen.reads,
         guest_read_bytes: seen.read_bytes,
-        demand_misses: disk.inner().demand_misses(),
-        stall_micros: disk.inner().stalls().total().as_micros() as u64,
+        guest_writes: seen.writes,
+        guest_write_bytes: seen.written_bytes,
+        demand_misses: disk.inner().swarm().demand_misses(),
+        stall_micros: disk.inner().swarm().stalls().total().as_micros() as u64,
         fetched_bytes: FetchedBytes { origin: snapshot.fetched_origin_bytes, peers: snapshot.fetched_peer_bytes },
         metadata_bytes: snapshot.metadata_bytes,
         uploaded_bytes: snapshot.stats.uploaded_bytes,

@@ -5,6 +5,7 @@
 use super::Failure;
 use super::args::DeviceOptions;
 use crate::device::{Device, DeviceExport, DeviceWish, Exports, SessionDisk};
+use crate::disk::Disk;
 use crate::nbd::{NbdListen, NbdServer, ServerConfig};
 use std::sync::Arc;
 use swarmdisk_core::ids::Digest;
@@ -40,7 +41,7 @@ impl ExportWish {
                 Ok(Export { uri: server.uri().to_string(), way: Way::Bound(Box::new(server)) })
             }
             Self::Device { by, number, recover } => {
-                let mark = mark(disk.inner().node().store().image());
+                let mark = mark(disk.inner().swarm().node().store().image(), disk.is_writable());
                 let device = by.attach(disk, DeviceWish { number, recover, mark }).await?;
                 Ok(Export { uri: device.path().display().to_string(), way: Way::Device(device) })
             }
@@ -48,10 +49,10 @@ impl ExportWish {
     }
 }
 
-/// By this a device of the disk is known again.
-fn mark(image: Digest) -> u64 {
+/// By this a device of the disk is known again; one that is written to is another than one that is not.
+fn mark(image: Digest, is_writable: bool) -> u64 {
     // The id is a hash: any eight bytes of it do.
-    image.0.first_chunk().copied().map_or(0, u64::from_le_bytes)
+    image.0.first_chunk().copied().map_or(0, u64::from_le_bytes) ^ u64::from(is_writable)
 }
 
 /// A disk that guests can reach.

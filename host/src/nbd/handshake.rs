@@ -19,6 +19,7 @@ const SKIP_BYTES_MAX: u32 = 1 << 20;
 pub(super) struct Export {
     pub image_bytes: u64,
     pub preferred_bytes: u32,
+    pub is_writable: bool,
     pub description: String,
 }
 
@@ -181,7 +182,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Negotiation<'_, R, W> {
     }
 
     fn flags(&self) -> u16 {
-        let always = flag::HAS_FLAGS | flag::READ_ONLY | flag::SEND_FLUSH | flag::CAN_MULTI_CONN;
+        // Several connections: all of them write to one disk, and a flush covers what any of them was answered.
+        let always = flag::HAS_FLAGS | flag::SEND_FLUSH | flag::CAN_MULTI_CONN;
+        let always = match self.export.is_writable {
+            true => always | flag::SEND_FUA | flag::SEND_TRIM | flag::SEND_WRITE_ZEROES,
+            false => always | flag::READ_ONLY,
+        };
         // proto.md: not without structured replies.
         if self.structured { always | flag::SEND_DF } else { always }
     }
@@ -235,7 +241,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn export() -> Export {
-        Export { image_bytes: 1 << 20, preferred_bytes: 65536, description: "a disk".into() }
+        Export { image_bytes: 1 << 20, preferred_bytes: 65536, is_writable: false, description: "a disk".into() }
     }
 
     /// What the server says, and how it ends, if a client sends these bytes and nothing more.

@@ -27,7 +27,7 @@ pub const FLAG_NO_ZEROES: u16 = 2;
 pub const OPTION_BYTES_MAX: u32 = 64 * 1024;
 /// Longest string, in bytes (proto.md, "Values").
 pub const STRING_BYTES_MAX: usize = 4096;
-/// Longest read, in bytes: what proto.md lets every client assume.
+/// Longest read or write, in bytes: what proto.md lets every client assume.
 pub const READ_BYTES_MAX: u32 = 32 << 20;
 /// Length of a request's head, in bytes.
 pub const REQUEST_BYTES: usize = 28;
@@ -74,6 +74,9 @@ pub mod flag {
     pub const HAS_FLAGS: u16 = 1;
     pub const READ_ONLY: u16 = 1 << 1;
     pub const SEND_FLUSH: u16 = 1 << 2;
+    pub const SEND_FUA: u16 = 1 << 3;
+    pub const SEND_TRIM: u16 = 1 << 5;
+    pub const SEND_WRITE_ZEROES: u16 = 1 << 6;
     pub const SEND_DF: u16 = 1 << 7;
     pub const CAN_MULTI_CONN: u16 = 1 << 8;
 }
@@ -87,6 +90,10 @@ pub mod cmd {
     pub const TRIM: u16 = 4;
     pub const WRITE_ZEROES: u16 = 6;
     pub const BLOCK_STATUS: u16 = 7;
+    /// Answered once it is durable.
+    pub const FLAG_FUA: u16 = 1;
+    /// Zeros keep their space.
+    pub const FLAG_NO_HOLE: u16 = 1 << 1;
     /// No gaps: a read is answered in one chunk.
     pub const FLAG_DF: u16 = 1 << 2;
     /// `BLOCK_STATUS` answers with one extent.
@@ -110,6 +117,7 @@ pub mod errno {
     pub const EPERM: u32 = 1;
     pub const EIO: u32 = 5;
     pub const EINVAL: u32 = 22;
+    pub const ENOSPC: u32 = 28;
 }
 
 /// `NBD_STATE_HOLE | NBD_STATE_ZERO`: an extent that reads as zeros.

@@ -1,6 +1,6 @@
 //! The NBD server: listeners, connections, shutdown.
 //!
-//! *Purpose*: serves one [`Disk`], read-only, on one TCP address or Unix socket. *Invariants*: beyond loopback only if
+//! *Purpose*: serves one [`Disk`] on one TCP address or Unix socket. *Invariants*: beyond loopback only if
 //! told to ([`ServerConfig::open`]), since TLS is not spoken; the socket file of a dead process is replaced, that of a
 //! live one never; our own is removed in the end. *Bounds*: [`ServerConfig::connections_max`] connections, one more is
 //! closed at once; negotiation gets [`HANDSHAKE_TIME`]; a connection's requests as the transmission says.
@@ -27,7 +27,7 @@ pub const HANDSHAKE_TIME: Duration = Duration::from_secs(30);
 /// How a server shall behave.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
-    /// Whether it may listen beyond loopback, where anybody can then read the disk.
+    /// Whether it may listen beyond loopback, where anybody can then read the disk, and write to it if it is writable.
     pub open: bool,
     /// Most connections at a time.
     pub connections_max: usize,
@@ -119,6 +119,7 @@ impl<D: Disk> NbdServer<D> {
         let export = Arc::new(Export {
             image_bytes: self.disk.image_bytes(),
             preferred_bytes: self.disk.preferred_bytes().clamp(512, READ_BYTES_MAX).next_power_of_two(),
+            is_writable: self.disk.is_writable(),
             description: self.config.description.clone(),
         });
         let (down, going_down) = watch::channel(false);

@@ -1,8 +1,8 @@
 //! The server's side of the transmission phase (proto.md, "Transmission"): requests in, replies as they complete.
 //!
-//! *Purpose*: one reader that starts a task for each read, one writer that sends what has completed, many replies with
+//! *Purpose*: one reader that starts a task for each request, one writer that sends what has completed, many replies with
 //! one system call. *Invariants*: replies to one request are whole and in order, those of different requests come as they
-//! complete. When the client goes away, its reads are given up; after `DISC` or at shutdown they have [`GRACE`].
+//! complete. When the client goes away, its requests are given up; after `DISC` or at shutdown they have [`GRACE`].
 //! *Bounds*: a connection's requests weigh at most [`WEIGHT_MAX`]; then nothing more is read from it.
 
 use super::handshake::{Session, violation};
@@ -99,7 +99,8 @@ impl<R: AsyncRead + Unpin, D: Disk> Connection<R, D> {
             if request.command == cmd::DISC {
                 return Ok(());
             }
-            let bytes = if request.command == cmd::READ { request.bytes.min(READ_BYTES_MAX) } else { 0 };
+            let has_data = matches!(request.command, cmd::READ | cmd::WRITE);
+            let bytes = if has_data { request.bytes.min(READ_BYTES_MAX) } else { 0 };
             let permit = self.room_for(WEIGHT_BASE + bytes).await?;
             self.handle(request, permit).await?;
         }
@@ -144,31 +145,37 @@ impl<R: AsyncRead + Unpin, D: Disk> Connection<R, D> {
 
     async fn handle(&mut self, request: Request, permit: OwnedSemaphorePermit) -> io::Result<()> {
         let answer = Answer { request, session: self.session, replies: self.replies.clone(), permit };
-        match request.command {
-            cmd::READ => match self.read_fault(&request) {
-                Some(fault) => answer.error(errno::EINVAL, fault),
-                None => {
-                    let disk = Arc::clone(&self.disk);
-                    self.start(answer.read(disk));
-                }
-            },
-            cmd::BLOCK_STATUS => match self.status_fault(&request) {
-                Some(fault) => answer.error(errno::EINVAL, fault),
-                None => {
-                    let disk = Arc::clone(&self.disk);
-                    self.start(answer.block_status(disk));
-                }
-            },
-            cmd::FLUSH if request.flags == 0 => answer.done(),
-            cmd::WRITE => {
-                self.drain_payload(request.bytes).await?;
-                answer.error(errno::EPERM, "the disk is read-only");
+        let disk = Arc::clone(&self.disk);
+        if request.command == cmd::WRITE {
+            self.handle_write(answer).await?;
+        } else if let Some((number, fault)) = self.fault(&request) {
+            answer.error(number, fault);
+        } else {
+            match request.command {
+                cmd::READ => self.start(answer.read(disk)),
+                cmd::BLOCK_STATUS => self.start(answer.block_status(disk)),
+                cmd::FLUSH if !disk.is_writable() => answer.done(Ok(())),
+                cmd::FLUSH => self.start(answer.flush(disk)),
+                cmd::TRIM => self.start(answer.trim(disk)),
+                _ => self.start(answer.write_zeroes(disk)),
             }
-            cmd::TRIM | cmd::WRITE_ZEROES => answer.error(errno::EPERM, "the disk is read-only"),
-            _ => answer.error(errno::EINVAL, "the command is not supported"),
         }
         while let Some(done) = self.reads.try_join_next() {
             done.map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    /// What a write brings has to be read, also if nothing comes of it.
+    async fn handle_write(&mut self, answer: Answer) -> io::Result<()> {
+        let request = answer.request;
+        if let Some((number, fault)) = self.fault(&request) {
+            self.drain_payload(request.bytes).await?;
+            answer.error(number, fault);
+        } else {
+            let data = self.payload(request.bytes).await?;
+            let disk = Arc::clone(&self.disk);
+            self.start(answer.write(disk, data));
         }
         Ok(())
     }
@@ -183,33 +190,62 @@ impl<R: AsyncRead + Unpin, D: Disk> Connection<R, D> {
         }
     }
 
-    fn read_fault(&self, request: &Request) -> Option<&'static str> {
-        let allowed = if self.session.structured { cmd::FLAG_DF } else { 0 };
+    /// Why a request is refused at once: the error's number, and a reason.
+    fn fault(&self, request: &Request) -> Option<(u32, &'static str)> {
+        let is_writable = self.disk.is_writable();
+        let changes = matches!(request.command, cmd::WRITE | cmd::TRIM | cmd::WRITE_ZEROES);
+        if changes && !is_writable {
+            return Some((errno::EPERM, "the disk is read-only"));
+        }
+        let allowed = match request.command {
+            cmd::READ if self.session.structured => cmd::FLAG_DF,
+            cmd::BLOCK_STATUS => cmd::FLAG_REQ_ONE,
+            cmd::WRITE_ZEROES => cmd::FLAG_NO_HOLE,
+            cmd::READ | cmd::WRITE | cmd::TRIM | cmd::FLUSH => 0,
+            _ => return Some((errno::EINVAL, "the command is not supported")),
+        };
+        // proto.md: where FUA was offered, it is accepted with every command.
+        let allowed = if is_writable { allowed | cmd::FLAG_FUA } else { allowed };
         if request.flags & !allowed != 0 {
-            return Some("the read has flags that were not agreed on");
+            return Some((errno::EINVAL, "the request has flags that were not agreed on"));
         }
-        if request.bytes > READ_BYTES_MAX {
-            return Some("the read is longer than the maximum block size");
+        if request.command == cmd::READ && request.bytes > READ_BYTES_MAX {
+            return Some((errno::EINVAL, "the read is longer than the maximum block size"));
         }
-        self.range_fault(request)
-    }
-
-    fn status_fault(&self, request: &Request) -> Option<&'static str> {
-        if !self.session.allocation {
-            return Some("base:allocation was not negotiated");
+        if request.command == cmd::BLOCK_STATUS && !self.session.allocation {
+            return Some((errno::EINVAL, "base:allocation was not negotiated"));
         }
-        if request.flags & !cmd::FLAG_REQ_ONE != 0 || request.bytes == 0 {
-            return Some("the status request has unknown flags or no length");
+        if request.command == cmd::BLOCK_STATUS && request.bytes == 0 {
+            return Some((errno::EINVAL, "the status request has no length"));
         }
-        self.range_fault(request)
-    }
-
-    fn range_fault(&self, request: &Request) -> Option<&'static str> {
+        if request.command == cmd::FLUSH {
+            return None;
+        }
+        // proto.md: beyond the end there is no space to write, and nothing to read or trim.
+        let adds = matches!(request.command, cmd::WRITE | cmd::WRITE_ZEROES);
+        let number = if adds { errno::ENOSPC } else { errno::EINVAL };
         let range = disk::check_range(self.disk.image_bytes(), request.offset, request.bytes.into());
-        range.err().map(|_| "the range reaches beyond the end of the disk")
+        range.err().map(|_| (number, "the range reaches beyond the end of the disk"))
     }
 
-    /// Reads and forgets what a write brings. A client that wants to write more at a time than any may is cut off.
+    /// What a write brings. A client that wants to write more at a time than any may is cut off.
+    async fn payload(&mut self, bytes: u32) -> io::Result<Bytes> {
+        if bytes > READ_BYTES_MAX {
+            return Err(violation("a write longer than the maximum block size"));
+        }
+        let bytes = bytes as usize;
+        let mut data = BytesMut::with_capacity(bytes);
+        data.put(self.buffer.split_to(self.buffer.len().min(bytes)));
+        while data.len() < bytes {
+            let rest = (bytes - data.len()) as u64;
+            if (&mut self.read).take(rest).read_buf(&mut data).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(data.freeze())
+    }
+
+    /// Reads and forgets what a write brings, within the same bound.
     async fn drain_payload(&mut self, bytes: u32) -> io::Result<()> {
         if bytes > READ_BYTES_MAX {
             return Err(violation("a write longer than the maximum block size"));
@@ -315,12 +351,51 @@ impl Answer {
         self.chunk(chunk::BLOCK_STATUS, &[], vec![body.freeze()]);
     }
 
-    fn done(self) {
-        self.simple(0, Vec::new());
+    async fn write<D: Disk>(self, disk: Arc<D>, data: Bytes) {
+        let done = disk.write(self.session.guest, self.request.offset, data).await;
+        self.changed(disk, done).await;
+    }
+
+    async fn write_zeroes<D: Disk>(self, disk: Arc<D>) {
+        let Request { offset, bytes, flags, .. } = self.request;
+        let may_trim = flags & cmd::FLAG_NO_HOLE == 0;
+        let done = disk.write_zeroes(self.session.guest, offset, bytes.into(), may_trim).await;
+        self.changed(disk, done).await;
+    }
+
+    async fn trim<D: Disk>(self, disk: Arc<D>) {
+        let done = disk.trim(self.session.guest, self.request.offset, self.request.bytes.into()).await;
+        self.changed(disk, done).await;
+    }
+
+    async fn flush<D: Disk>(self, disk: Arc<D>) {
+        let done = disk.flush().await;
+        self.done(done);
+    }
+
+    /// Answers a request that changes the disk; with FUA once that is durable.
+    async fn changed<D: Disk>(self, disk: Arc<D>, done: Result<(), DiskError>) {
+        let done = match done {
+            Ok(()) if self.request.flags & cmd::FLAG_FUA != 0 => disk.flush().await,
+            done => done,
+        };
+        self.done(done);
+    }
+
+    fn done(self, done: Result<(), DiskError>) {
+        match done {
+            Ok(()) => self.simple(0, Vec::new()),
+            Err(error) => self.disk_error(&error),
+        }
     }
 
     fn disk_error(self, error: &DiskError) {
-        let number = if matches!(error, DiskError::OutOfRange { .. }) { errno::EINVAL } else { errno::EIO };
+        let number = match error {
+            DiskError::OutOfRange { .. } => errno::EINVAL,
+            DiskError::ReadOnly => errno::EPERM,
+            DiskError::Full => errno::ENOSPC,
+            _ => errno::EIO,
+        };
         self.error(number, &error.to_string());
     }
 

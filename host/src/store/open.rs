@@ -6,20 +6,16 @@ use super::leaves::LeafCache;
 use super::memory::{BUDGET_BYTES_DEFAULT, ChunkCache};
 use super::{Log, Store};
 use crate::digest::{digest_of, to_hex};
-use crate::file::{read_exact_at, write_all_at};
-use std::fs::{self, File, OpenOptions, TryLockError};
+use crate::file::{lock_patiently, read_exact_at, write_all_at};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, RwLock};
-use std::time::{Duration, Instant};
 use swarmdisk_core::bitmap::{Bits, assign, assign_run};
 use swarmdisk_core::format::manifest::ManifestView;
 use swarmdisk_core::format::superblock::{SUPERBLOCK_BYTES, Superblock, SuperblockError};
 use swarmdisk_core::geometry::LeafIndex;
 use swarmdisk_core::ids::Digest;
-
-const LOCK_PATIENCE: Duration = Duration::from_millis(500);
-const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 impl Store {
     /// Opens a complete `.swarm` file, to read: a seed's, or one to attach. A cache that has become complete will do.
@@ -68,7 +64,9 @@ impl Store {
         let path = cache_path(dir, image);
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let file = file.map_err(StoreError::io("open", &path))?;
-        lock(&file, &path)?;
+        if !lock_patiently(&file).map_err(StoreError::io("lock", &path))? {
+            return Err(StoreError::InUse { path });
+        }
         write_head(&file, image, manifest, view.layout().file_bytes()).map_err(StoreError::io("write", &path))?;
         let log_path = path.with_extension("held");
         let mut old = read_log(&log_path, image, view.geometry())?;
@@ -186,19 +184,6 @@ pub(crate) fn write_head(file: &File, image: Digest, manifest: &[u8], file_bytes
         write_all_at(file, &head, 0)?;
     }
     Ok(())
-}
-
-/// Waits a little for the lock: a process that was just killed, or a child between `fork` and `exec`, may have it still.
-fn lock(file: &File, path: &Path) -> Result<(), StoreError> {
-    let patience_end = Instant::now() + LOCK_PATIENCE;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(()),
-            Err(TryLockError::WouldBlock) if Instant::now() < patience_end => std::thread::sleep(LOCK_PAUSE),
-            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { path: path.to_owned() }),
-            Err(TryLockError::Error(error)) => return Err(StoreError::io("lock", path)(error)),
-        }
-    }
 }
 
 /// Restores the invariant that a chunk is held only if its leaf page is, where the page's record was damaged: the page

@@ -3,6 +3,7 @@
 use super::*;
 use crate::disk::Extent;
 use proptest::prelude::*;
+use std::sync::Mutex;
 use swarmdisk_core::ids::GuestId;
 
 /// 64 KiB of ones, then 64 KiB of zeros.
@@ -40,12 +41,16 @@ impl Disk for HalfDisk {
 
 /// All that the server says to these bytes, and how it ends.
 fn talk(input: &[u8], structured: bool) -> (Vec<u8>, io::Result<()>) {
+    talk_of(Arc::new(HalfDisk), input, structured)
+}
+
+fn talk_of(disk: Arc<impl Disk>, input: &[u8], structured: bool) -> (Vec<u8>, io::Result<()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let (mut heard, write) = tokio::io::duplex(8 << 20);
         let (_down, going_down) = watch::channel(false);
         let session = Session { guest: GuestId(0), structured, allocation: structured };
-        let ended = serve(input, write, Arc::new(HalfDisk), session, going_down).await;
+        let ended = serve(input, write, disk, session, going_down).await;
         let mut said = Vec::new();
         heard.read_to_end(&mut said).await.unwrap();
         (said, ended)
@@ -108,6 +113,99 @@ fn what_is_refused() {
     assert!(ended.is_err());
     let (_, ended) = talk(&[0; REQUEST_BYTES], false);
     assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::InvalidData);
+}
+
+/// Notes what it is asked to do; full beyond its first half.
+#[derive(Default)]
+struct NotingDisk(Mutex<Vec<String>>);
+
+impl NotingDisk {
+    fn note(&self, what: String) -> Result<(), DiskError> {
+        self.0.lock().unwrap().push(what);
+        Ok(())
+    }
+}
+
+impl Disk for NotingDisk {
+    fn image_bytes(&self) -> u64 {
+        2 * HALF
+    }
+
+    fn preferred_bytes(&self) -> u32 {
+        4096
+    }
+
+    async fn read(&self, _: GuestId, _: u64, bytes: u32) -> Result<Vec<Bytes>, DiskError> {
+        Ok(vec![vec![1; bytes as usize].into()])
+    }
+
+    async fn extents(&self, _: GuestId, _: u64, _: u64, _: usize) -> Result<Vec<Extent>, DiskError> {
+        Ok(Vec::new())
+    }
+
+    fn is_writable(&self) -> bool {
+        true
+    }
+
+    async fn write(&self, _: GuestId, offset: u64, data: Bytes) -> Result<(), DiskError> {
+        if offset >= HALF { Err(DiskError::Full) } else { self.note(format!("write {offset} {data:?}")) }
+    }
+
+    async fn write_zeroes(&self, _: GuestId, offset: u64, bytes: u64, may_trim: bool) -> Result<(), DiskError> {
+        self.note(format!("zero {offset} {bytes} {may_trim}"))
+    }
+
+    async fn trim(&self, _: GuestId, offset: u64, bytes: u64) -> Result<(), DiskError> {
+        self.note(format!("trim {offset} {bytes}"))
+    }
+
+    async fn flush(&self) -> Result<(), DiskError> {
+        self.note("flush".into())
+    }
+}
+
+#[test]
+fn writes_of_all_kinds() {
+    let write = |flags, offset, data: &[u8]| [&request(cmd::WRITE, flags, offset, data.len() as u32), data].concat();
+    let input = [
+        write(0, 3, b"abc"),
+        write(cmd::FLAG_FUA, 9, b"d"),
+        request(cmd::WRITE_ZEROES, 0, 1, 100_000),
+        request(cmd::WRITE_ZEROES, cmd::FLAG_NO_HOLE | cmd::FLAG_FUA, 2, 5),
+        request(cmd::TRIM, 0, 4096, 4096),
+        request(cmd::FLUSH, 0, 0, 0),
+        request(cmd::READ, cmd::FLAG_FUA, 0, 0),
+        // No space, beyond the end (twice, and a trim), flags that are not offered (fast zeros).
+        write(0, HALF, b"full"),
+        write(0, 2 * HALF - 1, b"xy"),
+        request(cmd::WRITE_ZEROES, 0, 2 * HALF, 1),
+        request(cmd::TRIM, 0, u64::MAX, 1),
+        request(cmd::WRITE_ZEROES, 1 << 4, 0, 1),
+        write(2, 0, b"odd"),
+        request(cmd::DISC, 0, 0, 0),
+    ];
+    let disk = Arc::new(NotingDisk::default());
+    let (said, ended) = talk_of(Arc::clone(&disk), &input.concat(), false);
+    ended.unwrap();
+    let mut errors: Vec<u8> = said.chunks(16).map(|reply| reply[7]).collect();
+    // Those that have to wait for nothing may all the same be answered by a task, in any order.
+    errors.sort_unstable();
+    assert_eq!(errors, [0, 0, 0, 0, 0, 0, 0, 22, 22, 22, 28, 28, 28]);
+    let mut noted = disk.0.lock().unwrap().clone();
+    noted.sort_unstable();
+    let expected = [
+        "flush",
+        "flush",
+        "flush",
+        "trim 4096 4096",
+        "write 3 b\"abc\"",
+        "write 9 b\"d\"",
+        "zero 1 100000 true",
+        "zero 2 5 false",
+    ];
+    assert_eq!(noted, expected);
+    let (_, ended) = talk_of(disk, &request(cmd::WRITE, 0, 0, READ_BYTES_MAX + 1), false);
+    assert!(ended.is_err());
 }
 
 proptest! {
