@@ -68,7 +68,7 @@ pub fn set_units(states: &mut States, first: u32, count: u32, unit: Unit) {
     let (mut index, end) = (first, first + count);
     while index < end {
         let byte = &mut states[(index / 4) as usize];
-        if index % 4 == 0 && end - index >= 4 {
+        if index.is_multiple_of(4) && end - index >= 4 {
             *byte = unit.code() * 0b0101_0101;
             index += 4;
         } else {
@@ -84,7 +84,7 @@ pub fn run(states: &States, first: u32, end: u32) -> u32 {
     let state = unit(states, first.min(PAGE_UNITS - 1));
     let mut index = first;
     while index < end {
-        if index % 4 == 0 && end - index >= 4 && states[(index / 4) as usize] == state.code() * 0b0101_0101 {
+        if index.is_multiple_of(4) && end - index >= 4 && states[(index / 4) as usize] == state.code() * 0b0101_0101 {
             index += 4;
         } else if unit(states, index) == state {
             index += 1;
