@@ -15,6 +15,7 @@ use swarmdisk_tests::fixture::{Fixture, read_report, text};
 use swarmdisk_tests::images::{Numbers, flip};
 use swarmdisk_tests::process::{DEADLINE, Process};
 use swarmdisk_tests::skip::{find_file, find_tool, need};
+use swarmdisk_tests::tiny::TinyDisk;
 
 const MIB: u64 = 1 << 20;
 const IMAGE_BYTES: u64 = 6 * MIB + 1536;
@@ -290,4 +291,39 @@ fn commits_that_cannot_be_made() {
     assert!(!fixture.path("out.swarm").exists() && !fixture.path("missing").exists());
     let refused = fixture.swarmdisk.run(["overlay", "info", &missing]);
     assert!(refused.status.code() == Some(1) && refused.stderr.contains("cannot open the overlay"), "{refused:?}");
+}
+
+#[test]
+fn a_full_disk_refuses_writes_until_there_is_space() {
+    let fixture = Fixture::mixed(IMAGE_BYTES, 11);
+    let (Some(_), Some(tiny)) = (nbdsh(), need(TinyDisk::mount(fixture.path("tiny"), MIB))) else { return };
+    let (overlay, swarm) = (text(&tiny.path().join("overlay")), text(&fixture.swarm));
+    let script = r#"
+import os
+h.connect_uri(os.environ["URI"])
+model = bytearray(h.pread(h.get_size(), 0))
+def write(byte, at, size=65536):
+    h.pwrite(byte * size, at); model[at:at + size] = byte * size
+at = 0
+try:
+    while True: write(b"a", at); at += 65536
+except nbd.Error as error: assert error.errno == "ENOSPC", error
+assert 65536 <= at < 1 << 20, at
+try: h.pwrite(b"b" * 65536, 4 << 20); raise AssertionError("no error")
+except nbd.Error as error: assert error.errno == "ENOSPC", error
+# In place, and durable, all the same.
+write(b"c", 4096, 8192); h.flush()
+assert h.pread(len(model), 0) == model
+h.trim(65536, 0); model[:65536] = bytes(65536)
+write(b"d", 4 << 20, 32768); h.flush()
+open(os.environ["MODEL"], "wb").write(model)
+h.shutdown()
+"#;
+    let (node, uri) = fixture.attach(&swarm, "cache", &["--overlay", &overlay]);
+    let model = fixture.text("model");
+    let finished = run_nbdsh(script, &[("URI", &uri), ("MODEL", &model)]).wait(DEADLINE);
+    assert!(finished.status.success(), "{finished:?}");
+    node.kill();
+    let (_node, uri) = fixture.attach(&swarm, "cache", &["--overlay", &overlay]);
+    NbdDisk::open(&uri).assert_equal(model.as_ref());
 }
