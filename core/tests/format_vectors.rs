@@ -7,6 +7,7 @@ use swarmdisk_core::engine::{
 use swarmdisk_core::format::held::{self, HeldWriter, Kind};
 use swarmdisk_core::format::leaf::{self, LeafEntry, LeafView};
 use swarmdisk_core::format::manifest::{Codec, Layout, ManifestView};
+use swarmdisk_core::format::overlay::{self, Header, Slot, Unit};
 use swarmdisk_core::format::profile::{self, ProfileEntry, ProfileView};
 use swarmdisk_core::format::recording::{
     self, Decoded, Heard, LiveSetting, OrderKind, Policies, RECORD_BYTES_MAX, Record, SelectorKind, Setup,
@@ -114,6 +115,39 @@ fn leaf_page() {
     let view = LeafView::parse(&expected, &layout, g.leaf(0).unwrap()).unwrap();
     assert_eq!(view.entries().map(|(_, entry)| entry).collect::<Vec<_>>(), entries);
     assert_eq!(view.zero_runs().collect::<Vec<_>>(), [(g.chunk(1).unwrap(), 1)]);
+}
+
+#[test]
+fn overlay() {
+    let expected = bytes(
+        "53 57 41 52 4d 4f 56 4c   # magic: SWARMOVL
+         01 00 00 00               # version 1
+         0c 00 00 00               # units of 2^12 bytes
+         {image}                   # image id
+         f0 49 02 00 00 00 00 00   # image: 150,000 bytes
+         {zeros 4036}
+         75 7d f9 f3               # CRC32 of all before",
+    );
+    let header = Header { image: IMAGE, layout: overlay::Layout::new(150_000).unwrap() };
+    assert_eq!(header.encode()[..], expected);
+    assert_eq!(Header::parse(&expected), Ok(header));
+    assert_eq!((header.layout.slot_offset(0, 1), header.layout.data_start()), (8192, 12_288));
+    let expected = bytes(
+        "02 00 00 00 00 00 00 00   # generation 2
+         00 00 00 00               # page 0
+         44 33 22 11               # attempt 0x11223344
+         90 55 25 00               # units 0, 1: image; 2: data; 3: zeros; 4 to 7: data; 8, 9: data; 10: zeros; then image
+         {zeros 4072}
+         e1 b3 31 18               # CRC32 of the image id and all before",
+    );
+    let mut states = [0; overlay::STATE_BYTES];
+    overlay::set_units(&mut states, 2, 1, Unit::Data);
+    overlay::set_units(&mut states, 3, 1, Unit::Zero);
+    overlay::set_units(&mut states, 4, 6, Unit::Data);
+    overlay::set_units(&mut states, 10, 1, Unit::Zero);
+    let page = overlay::encode_page(&header, 0, 2, 0x1122_3344, &states);
+    assert_eq!(page[..], expected);
+    assert_eq!(overlay::parse_slot(&header, 0, &page), Slot::Good { generation: 2, states: &states });
 }
 
 #[test]

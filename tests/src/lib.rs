@@ -15,3 +15,4 @@ pub mod reality;
 pub mod recall;
 pub mod simulated;
 pub mod skip;
+pub mod tiny;

@@ -4,8 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,8 @@ use swarmdisk_core::wire::{
 use swarmdisk_tests::disk::NbdDisk;
 use swarmdisk_tests::fixture::{Fixture, text, wait_until};
 use swarmdisk_tests::images::{Numbers, flip};
-use swarmdisk_tests::skip::{Missing, need};
+use swarmdisk_tests::skip::need;
+use swarmdisk_tests::tiny::TinyDisk;
 
 /// How long any of it may take; it bounds a failure only.
 const DEADLINE: Duration = Duration::from_secs(40);
@@ -378,33 +378,13 @@ fn strangers_do_not_disturb_a_seed() {
     assert!(finished.stderr.lines().all(|line| line.contains("does not speak the swarm's protocol")), "{finished:?}");
 }
 
-/// A file system of this size, unmounted with the answer.
-struct TinyDisk(PathBuf);
-
-impl TinyDisk {
-    fn mount(at: PathBuf, bytes: u64) -> Result<Self, Missing> {
-        fs::create_dir(&at).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"]).arg(&at);
-        let mounted = mount.output().is_ok_and(|output| output.status.success());
-        let missing = || Missing { what: "no right to mount".into(), remedy: "run the tests as root".into() };
-        if mounted { Ok(Self(at)) } else { Err(missing()) }
-    }
-}
-
-impl Drop for TinyDisk {
-    fn drop(&mut self) {
-        Command::new("umount").arg("-l").arg(&self.0).status().ok();
-    }
-}
-
 #[test]
 fn a_disk_that_is_full() {
     let fixture = Fixture::random(4 << 20, 11);
     let Some(tiny) = need(TinyDisk::mount(fixture.path("tiny"), 1 << 20)) else { return };
-    let (raw, out) = (text(&fixture.raw), text(&tiny.0.join("out.swarm")));
+    let (raw, out) = (text(&fixture.raw), text(&tiny.path().join("out.swarm")));
     refused(&fixture, &format!("pack {raw} {out}"), REST, "No space left on device (os error 28); make room");
-    assert_eq!(fs::read_dir(&tiny.0).unwrap().count(), 0, "nothing is left");
+    assert_eq!(fs::read_dir(tiny.path()).unwrap().count(), 0, "nothing is left");
 
     // A cache on it: what does not fit is not kept, and not one byte is wrong.
     let (_seed, reference) = fixture.seed(&[]);

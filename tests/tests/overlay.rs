@@ -3,17 +3,19 @@
 
 use std::fs;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use swarmdisk_host::overlay::OverlaySummary;
+use swarmdisk_host::store::Store;
 use swarmdisk_tests::disk::NbdDisk;
 use swarmdisk_tests::fixture::{Fixture, read_report, text};
 use swarmdisk_tests::images::{Numbers, flip};
 use swarmdisk_tests::process::{DEADLINE, Process};
 use swarmdisk_tests::skip::{find_file, find_tool, need};
+use swarmdisk_tests::tiny::TinyDisk;
 
 const MIB: u64 = 1 << 20;
 const IMAGE_BYTES: u64 = 6 * MIB + 1536;
@@ -213,4 +215,115 @@ fn overlays_that_cannot_be_used() {
     refused(&swarm, &fixture.text("nowhere/overlay"), 1, "cannot make the overlay");
     refused(&swarm, "memory:lots", 2, "`lots` is no size");
     refused(&swarm, "memory:1", 2, "takes 4K or more");
+}
+
+/// How many chunks of two images of one geometry have different payloads.
+fn different_chunks(one: &Path, other: &Path) -> u32 {
+    let [one, other] = [one, other].map(|path| Store::open_complete(path).unwrap());
+    assert_eq!(one.geometry(), other.geometry());
+    let chunks = (0..one.geometry().chunk_count()).filter_map(|index| one.geometry().chunk(index));
+    let payload = |store: &Store, chunk| store.read_payload(store.geometry().chunk_piece(chunk)).unwrap();
+    chunks.filter(|chunk| payload(&one, *chunk) != payload(&other, *chunk)).count() as u32
+}
+
+#[test]
+fn an_overlay_becomes_an_image_that_shares_what_did_not_change() {
+    let Some(qemu_io) = need(find_tool("qemu-io", "qemu-utils")) else { return };
+    let fixture = Fixture::mixed(IMAGE_BYTES, 8);
+    let (swarm, raw) = (text(&fixture.swarm), text(&fixture.raw));
+    let (overlay, out, expected) = (fixture.text("overlay"), fixture.text("out.swarm"), fixture.text("expected.raw"));
+    let commit = ["overlay", "commit", &out, "--overlay", &overlay, &swarm];
+    let (node, _) = fixture.attach(&swarm, "cache", &["--overlay", &overlay]);
+    let refused = fixture.swarmdisk.run(commit);
+    assert!(refused.status.code() == Some(1) && refused.stderr.contains("in use by another process"), "{refused:?}");
+    node.stop();
+    // Nothing was written: it is the same image, to the last byte.
+    assert_eq!(fixture.swarmdisk.succeed(commit).trim(), fixture.id);
+    assert!(fs::read(&out).unwrap() == fs::read(&fixture.swarm).unwrap(), "it is another file");
+
+    let (node, uri) = fixture.attach(&swarm, "cache", &["--overlay", &overlay]);
+    fs::copy(&raw, &expected).unwrap();
+    // Two chunks and a part of the one before; one that becomes zeros; the odd end.
+    let changes = ["write -P 9 300k 100k", "write -z 1M 64k", "write -P 8 6291968 1024"];
+    let commands: Vec<&str> = changes.iter().flat_map(|change| ["-c", change]).collect();
+    for disk in [&uri, &expected] {
+        let mut command = Command::new(&qemu_io);
+        command.args(["-f", "raw"]).args(&commands).arg(disk);
+        let finished = Process::start(command).wait(DEADLINE);
+        assert!(finished.status.success() && !finished.stdout.contains("failed"), "{finished:?}");
+    }
+    node.stop();
+    let told = fixture.swarmdisk.succeed([&commit[..], &["--json"]].concat());
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&told["image_bytes"], &told["chunk_bytes"]), (&IMAGE_BYTES.into(), &65536.into()));
+    let (_node, uri) = fixture.attach(&out, "other", &[]);
+    NbdDisk::open(&uri).assert_equal(expected.as_ref());
+    assert!(different_chunks(&fixture.swarm, out.as_ref()) <= 5);
+    let info = fixture.swarmdisk.succeed(["overlay", "info", &overlay, "--json"]);
+    let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+    assert_eq!((&info["image"], &info["image_bytes"]), (&fixture.id.as_str().into(), &IMAGE_BYTES.into()));
+    assert_eq!((&info["data_bytes"], &info["zero_bytes"]), (&(26 * 4096).into(), &65536.into()), "{info}");
+    assert!(info["space_bytes"].as_u64().unwrap() >= 26 * 4096);
+}
+
+#[test]
+fn commits_that_cannot_be_made() {
+    let (fixture, other) = (Fixture::mixed(MIB, 9), Fixture::mixed(MIB, 10));
+    let (overlay, swarm, out) = (fixture.text("overlay"), text(&fixture.swarm), fixture.text("out.swarm"));
+    let (node, _) = fixture.attach(&swarm, "cache", &["--overlay", &overlay]);
+    node.stop();
+    let (missing, nowhere, foreign) = (fixture.text("missing"), fixture.text("no/out"), text(&other.swarm));
+    for (out, overlay, image, says) in [
+        (&out, &missing, &swarm, "cannot open the overlay"),
+        (&out, &swarm, &swarm, "it is no overlay"),
+        (&out, &overlay, &foreign, "belongs to image"),
+        (&out, &overlay, &text(&fixture.raw), "not a .swarm file"),
+        (&swarm, &overlay, &swarm, "is the image itself"),
+        (&overlay, &overlay, &swarm, "choose another name"),
+        (&nowhere, &overlay, &swarm, "choose another name for the output"),
+    ] {
+        let before = [overlay, image].map(|path| fs::read(path).ok());
+        let finished = fixture.swarmdisk.run(["overlay", "commit", out, "--overlay", overlay, image]);
+        assert_eq!(finished.status.code(), Some(1), "{says}: {finished:?}");
+        assert!(finished.stderr.lines().count() == 1 && finished.stderr.contains(says), "{says}: {finished:?}");
+        assert!([overlay, image].map(|path| fs::read(path).ok()) == before, "{says}: something was changed");
+    }
+    assert!(!fixture.path("out.swarm").exists() && !fixture.path("missing").exists());
+    let refused = fixture.swarmdisk.run(["overlay", "info", &missing]);
+    assert!(refused.status.code() == Some(1) && refused.stderr.contains("cannot open the overlay"), "{refused:?}");
+}
+
+#[test]
+fn a_full_disk_refuses_writes_until_there_is_space() {
+    let fixture = Fixture::mixed(IMAGE_BYTES, 11);
+    let (Some(_), Some(tiny)) = (nbdsh(), need(TinyDisk::mount(fixture.path("tiny"), MIB))) else { return };
+    let (overlay, swarm) = (text(&tiny.path().join("overlay")), text(&fixture.swarm));
+    let script = r#"
+import os
+h.connect_uri(os.environ["URI"])
+model = bytearray(h.pread(h.get_size(), 0))
+def write(byte, at, size=65536):
+    h.pwrite(byte * size, at); model[at:at + size] = byte * size
+at = 0
+try:
+    while True: write(b"a", at); at += 65536
+except nbd.Error as error: assert error.errno == "ENOSPC", error
+assert 65536 <= at < 1 << 20, at
+try: h.pwrite(b"b" * 65536, 4 << 20); raise AssertionError("no error")
+except nbd.Error as error: assert error.errno == "ENOSPC", error
+# In place, and durable, all the same.
+write(b"c", 4096, 8192); h.flush()
+assert h.pread(len(model), 0) == model
+h.trim(65536, 0); model[:65536] = bytes(65536)
+write(b"d", 4 << 20, 32768); h.flush()
+open(os.environ["MODEL"], "wb").write(model)
+h.shutdown()
+"#;
+    let (node, uri) = fixture.attach(&swarm, "cache", &["--overlay", &overlay]);
+    let model = fixture.text("model");
+    let finished = run_nbdsh(script, &[("URI", &uri), ("MODEL", &model)]).wait(DEADLINE);
+    assert!(finished.status.success(), "{finished:?}");
+    node.kill();
+    let (_node, uri) = fixture.attach(&swarm, "cache", &["--overlay", &overlay]);
+    NbdDisk::open(&uri).assert_equal(model.as_ref());
 }

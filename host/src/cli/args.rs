@@ -36,6 +36,8 @@ pub enum Command {
     Status(Status),
     /// Verify every byte of .swarm files or of a cache
     Check(Check),
+    /// Show what was written over an image, or pack it as a new image
+    Overlay(Overlay),
     /// Show in a minute what the swarm gains: one image, several nodes, limited links
     Demo(Demo),
 }
@@ -298,6 +300,43 @@ pub enum ProfileCommand {
         /// The profile
         file: PathBuf,
         /// Print it as JSON, with all its entries
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Arguments of `overlay`.
+#[derive(Debug, ClapArgs)]
+pub struct Overlay {
+    #[command(subcommand)]
+    pub command: OverlayCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum OverlayCommand {
+    /// Show what an overlay holds, as it was last flushed
+    Info {
+        /// The overlay
+        file: PathBuf,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Pack an image and its overlay as a new image; chunks that did not change are the same in both
+    Commit {
+        /// The file to make; it appears when all is done
+        #[arg(value_name = "OUT.swarm")]
+        out: PathBuf,
+        /// The overlay; it stays as it is
+        #[arg(long, value_name = "FILE")]
+        overlay: PathBuf,
+        /// The image that it lies over
+        #[arg(value_name = "IMAGE.swarm")]
+        image: PathBuf,
+        /// zstd's level for chunks that changed, 1 to 22
+        #[arg(long, value_name = "N", default_value_t = crate::pack::LEVEL_DEFAULT, value_parser = clap::value_parser!(i32).range(1..=22))]
+        level: i32,
+        /// Print the result as JSON
         #[arg(long)]
         json: bool,
     },

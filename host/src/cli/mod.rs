@@ -10,6 +10,7 @@ mod export;
 mod failure;
 mod locality;
 mod output;
+mod overlay;
 mod pack;
 mod profile;
 mod replay;
@@ -40,6 +41,7 @@ pub fn main(exports: Exports) -> ExitCode {
     let outcome = match args.command {
         Command::Pack(args) => pack::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Overlay(args) => overlay::run(&args),
         Command::Profile(args) => profile::run(&args),
         Command::Seed(args) => on_runtime(seed::run(args)),
         Command::Attach(args) => on_runtime(attach::run(args, exports, began)),

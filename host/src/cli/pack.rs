@@ -4,8 +4,9 @@ use super::args::{CodecName, Pack};
 use super::output::say;
 use super::{Failure, signals};
 use crate::digest::to_hex;
-use crate::pack::{PackOptions, pack};
+use crate::pack::{PackOptions, PackReport, pack};
 use serde_json::json;
+use std::path::Path;
 use std::process::ExitCode;
 use swarmdisk_common::output::remark;
 use swarmdisk_common::progress::Progress;
@@ -23,12 +24,17 @@ pub(super) fn run(args: &Pack) -> Result<ExitCode, Failure> {
     let progress = Progress::new("packing");
     let report = pack(&options, &|done, total| progress.update(done, total))?;
     drop(progress);
-    if args.json {
+    tell(&report, &args.out, args.chunk_size, args.json)
+}
+
+/// Says what became of it.
+pub(super) fn tell(report: &PackReport, out: &Path, chunk_shift: u8, json: bool) -> Result<ExitCode, Failure> {
+    if json {
         let value = json!({
             "image": to_hex(&report.image),
-            "file": args.out.display().to_string(),
+            "file": out.display().to_string(),
             "image_bytes": report.image_bytes,
-            "chunk_bytes": 1u32 << args.chunk_size,
+            "chunk_bytes": 1u32 << chunk_shift,
             "chunk_count": report.chunk_count,
             "zero_chunk_count": report.zero_chunk_count,
             "payload_bytes": report.payload_bytes,
@@ -41,7 +47,7 @@ pub(super) fn run(args: &Pack) -> Result<ExitCode, Failure> {
     say(to_hex(&report.image))?;
     remark(format_args!(
         "{}: {} of image in {} of file, {} chunks ({} all zeros), {:.1} s",
-        args.out.display(),
+        out.display(),
         Bytes(report.image_bytes),
         Bytes(report.file_bytes),
         report.chunk_count,

@@ -20,7 +20,7 @@ const SECTOR: u64 = 512;
 type Sector = [u8; SECTOR as usize];
 /// What is looked at: units on both sides of the border of two pages of the map, up to the image's odd end.
 const WINDOW: Range<u64> = (PAGE_UNITS as u64 - 6) * UNIT..PAGE_UNITS as u64 * UNIT + 5 * UNIT + 3 * SECTOR;
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 600;
 
 struct Random(u64);
 

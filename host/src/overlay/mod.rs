@@ -23,8 +23,9 @@
 //! 7. Once a sync has failed, the system may have forgotten what it could not write: nothing more is written or flushed.
 //!
 //! The space of both slots is reserved when a page of the map is first needed, so that a full disk refuses writes, not
-//! flushes. A write holds its units ([`ranges`]) until its last byte is in the file, also when its future is dropped.
+//! flushes. A write holds its units (`ranges`) until its last byte is in the file, also when its future is dropped.
 
+mod commit;
 mod error;
 mod inner;
 mod map;
@@ -37,6 +38,7 @@ mod crash;
 #[cfg(test)]
 mod tests;
 
+pub use commit::{CommitOptions, commit};
 pub use error::OverlayError;
 pub use open::{OverlayFile, OverlaySummary};
 

@@ -11,9 +11,10 @@ use crate::file::{lock_patiently, write_all_at};
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use swarmdisk_common::file::without_path;
-use swarmdisk_core::format::overlay::{HEADER_BYTES, Header, HeaderError, Layout};
+use swarmdisk_core::format::overlay::{HEADER_BYTES, Header, HeaderError, Layout, Unit};
 use swarmdisk_core::ids::Digest;
 
 /// An overlay's file, open and locked.
@@ -37,11 +38,14 @@ impl OverlayFile {
             create(path, &Header { image, layout })?;
         }
         let this = Self::open(path)?;
-        let own = this.header.image;
-        if own != image {
-            return Err(OverlayError::OtherImage { path: path.to_owned(), own, asked: image });
-        }
+        this.check_image(image)?;
         Ok(this)
+    }
+
+    /// Whether it is this image's.
+    pub(super) fn check_image(&self, asked: Digest) -> Result<(), OverlayError> {
+        let own = self.header.image;
+        if own == asked { Ok(()) } else { Err(OverlayError::OtherImage { path: self.path.clone(), own, asked }) }
     }
 
     /// Opens an overlay that is there, of whatever image.
@@ -56,6 +60,16 @@ impl OverlayFile {
         }
         let header = read_header(&file, path)?;
         Self::of_storage(Box::new(file), header, path, RandomState::new().hash_one(()) as u32)
+    }
+
+    /// The runs of units in one state within `units`.
+    pub(super) fn runs(&self, units: Range<u64>) -> impl Iterator<Item = (Unit, u64)> {
+        self.map.runs(units)
+    }
+
+    /// Reads data at this offset of the image.
+    pub(super) fn read_data(&self, out: &mut [u8], offset: u64) -> Result<(), OverlayError> {
+        self.storage.read(out, self.header.layout.data_start() + offset).map_err(io_error("read", &self.path))
     }
 
     pub(super) fn of_storage(

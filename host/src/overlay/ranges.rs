@@ -84,6 +84,8 @@ mod tests {
         assert!(!third.is_finished());
         drop(second);
         drop(third.await.unwrap());
-        assert!(given_up.await.is_ok_and(|_| true) || ranges.lock().1.is_empty());
+        // It may have had its turn before it was given up.
+        drop(given_up.await);
+        assert!(ranges.lock().1.is_empty());
     }
 }

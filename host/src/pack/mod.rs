@@ -11,7 +11,9 @@ use crate::digest::{digest_of, to_hex};
 use crate::file::write_all_at;
 use crate::image::{Image, ImageError};
 use crate::store::write_head;
+use bytes::Bytes;
 use queue::Queue;
+use std::error::Error;
 use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
@@ -118,9 +120,36 @@ pub enum PackError {
     /// zstd failed.
     #[error("zstd failed: {0}")]
     Zstd(io::Error),
+    /// What is to be packed cannot be had: it says why and what to do.
+    #[error(transparent)]
+    Source(Box<dyn Error + Send + Sync>),
     /// The cancel flag was set.
     #[error("cancelled; nothing was written")]
     Cancelled,
+}
+
+/// What is packed: an image, or a packed one that was written to.
+pub(crate) trait Source: Sync {
+    /// A byte at or after `offset` before which all from there on are zeros; the disk's size if all are.
+    fn next_data(&self, offset: u64) -> Result<u64, PackError>;
+
+    /// Fills `out` with the disk's bytes from `offset` on; all must be within the disk.
+    fn read_at(&self, out: &mut [u8], offset: u64) -> Result<(), PackError>;
+
+    /// What a chunk was packed into before, if it is the same: its entry and its payload.
+    fn packed(&self, _chunk: ChunkIndex) -> Result<Option<(LeafEntry, Bytes)>, PackError> {
+        Ok(None)
+    }
+}
+
+impl Source for Image {
+    fn next_data(&self, offset: u64) -> Result<u64, PackError> {
+        Ok(Self::next_data(self, offset)?)
+    }
+
+    fn read_at(&self, out: &mut [u8], offset: u64) -> Result<(), PackError> {
+        Ok(Self::read_at(self, out, offset)?)
+    }
 }
 
 impl From<ImageError> for PackError {
@@ -147,29 +176,53 @@ impl std::fmt::Display for PackReport {
 /// See [`PackError`].
 pub fn pack(options: &PackOptions<'_>, progress: &dyn Fn(u64, u64)) -> Result<PackReport, PackError> {
     let began = Instant::now();
-    if !(1..=22).contains(&options.level) {
-        return Err(PackError::Level(options.level));
+    let place = Place::of(options)?;
+    let image = Image::open(options.image, &place.dir, options.cancel)?;
+    pack_source(&image, image.bytes(), options, began, progress)
+}
+
+/// Where the output goes.
+struct Place {
+    out: PathBuf,
+    dir: PathBuf,
+}
+
+impl Place {
+    /// Checks what can be checked before any work is done.
+    fn of(options: &PackOptions<'_>) -> Result<Self, PackError> {
+        if !(1..=22).contains(&options.level) {
+            return Err(PackError::Level(options.level));
+        }
+        let out_error = |source| PackError::Out { path: options.out.to_owned(), source };
+        // Through a link, which stays.
+        let place = options.out.canonicalize();
+        if let (Ok(image), Ok(out)) = (options.image.canonicalize(), &place)
+            && image == *out
+        {
+            return Err(PackError::SameFile { path: options.out.to_owned() });
+        }
+        let out = place.unwrap_or_else(|_| options.out.to_owned());
+        match out.metadata() {
+            Ok(found) if found.is_dir() => return Err(out_error(io::ErrorKind::IsADirectory.into())),
+            Ok(found) if !found.is_file() => return Err(out_error(io::Error::other("it is no regular file"))),
+            _ => {}
+        }
+        let dir = out.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+        Ok(Self { out, dir })
     }
+}
+
+/// Packs a disk of `image_bytes`.
+pub(crate) fn pack_source(
+    source: &impl Source,
+    image_bytes: u64,
+    options: &PackOptions<'_>,
+    began: Instant,
+    progress: &dyn Fn(u64, u64),
+) -> Result<PackReport, PackError> {
     let out_error = |source| PackError::Out { path: options.out.to_owned(), source };
-    // Through a link, which stays.
-    let place = options.out.canonicalize();
-    let out = place.as_deref().unwrap_or(options.out);
-    let dir = match out.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    if let (Ok(image), Ok(out)) = (options.image.canonicalize(), options.out.canonicalize())
-        && image == out
-    {
-        return Err(PackError::SameFile { path: options.out.to_owned() });
-    }
-    match out.metadata() {
-        Ok(found) if found.is_dir() => return Err(out_error(io::ErrorKind::IsADirectory.into())),
-        Ok(found) if !found.is_file() => return Err(out_error(io::Error::other("it is no regular file"))),
-        _ => {}
-    }
-    let image = Image::open(options.image, dir, options.cancel)?;
-    let (image_bytes, chunk_shift) = (image.bytes(), options.chunk_shift);
+    let Place { out, dir } = Place::of(options)?;
+    let chunk_shift = options.chunk_shift;
     let geometry =
         Geometry::new(image_bytes, chunk_shift).map_err(|_| PackError::Geometry { image_bytes, chunk_shift })?;
 
@@ -177,9 +230,9 @@ pub fn pack(options: &PackOptions<'_>, progress: &dyn Fn(u64, u64)) -> Result<Pa
     builder.prefix(".swarmdisk-pack-");
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let temp = builder.tempfile_in(dir).map_err(without_path).map_err(out_error)?;
+    let temp = builder.tempfile_in(&dir).map_err(without_path).map_err(out_error)?;
     let mut writer = Writer::new(temp.as_file(), geometry, options);
-    compress_all(&image, geometry, options, |batch| {
+    compress_all(source, geometry, options, |batch| {
         writer.append(&batch).map_err(out_error)?;
         let done = u64::from(writer.chunk_count) << chunk_shift;
         progress(done.min(image_bytes), image_bytes);
@@ -187,9 +240,9 @@ pub fn pack(options: &PackOptions<'_>, progress: &dyn Fn(u64, u64)) -> Result<Pa
     })?;
     let (zero_chunk_count, payload_bytes) = (writer.zero_chunk_count, writer.payload_bytes);
     let (id, file_bytes) = writer.finish().map_err(out_error)?;
-    temp.persist(out).map_err(|error| out_error(error.error))?;
+    temp.persist(&out).map_err(|error| out_error(error.error))?;
     #[cfg(unix)]
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(out_error)?;
+    File::open(&dir).and_then(|dir| dir.sync_all()).map_err(out_error)?;
     Ok(PackReport {
         image: id,
         image_bytes,
@@ -209,7 +262,7 @@ struct Batch {
 
 /// Compresses all chunks on all threads; hands the batches to `write` in order.
 fn compress_all(
-    image: &Image,
+    source: &impl Source,
     geometry: Geometry,
     options: &PackOptions<'_>,
     mut write: impl FnMut(Batch) -> Result<(), PackError>,
@@ -224,7 +277,7 @@ fn compress_all(
         for _ in 0..threads {
             scope.spawn(|| {
                 let _stop = queue.stop_on_panic();
-                let mut worker = Worker::new(image, geometry, options);
+                let mut worker = Worker::new(source, geometry, options);
                 while let Some(number) = queue.claim() {
                     let first = number * batch_chunks;
                     let end = (first + batch_chunks).min(geometry.chunk_count());
@@ -241,17 +294,17 @@ fn compress_all(
 }
 
 /// What one thread needs.
-struct Worker<'a> {
-    image: &'a Image,
+struct Worker<'a, S> {
+    source: &'a S,
     geometry: Geometry,
     options: &'a PackOptions<'a>,
     compressor: Option<zstd::bulk::Compressor<'static>>,
     chunk: Vec<u8>,
 }
 
-impl<'a> Worker<'a> {
-    fn new(image: &'a Image, geometry: Geometry, options: &'a PackOptions<'a>) -> Self {
-        Self { image, geometry, options, compressor: None, chunk: Vec::new() }
+impl<'a, S: Source> Worker<'a, S> {
+    fn new(source: &'a S, geometry: Geometry, options: &'a PackOptions<'a>) -> Self {
+        Self { source, geometry, options, compressor: None, chunk: Vec::new() }
     }
 
     fn batch(&mut self, first: u32, end: u32) -> Result<Batch, PackError> {
@@ -264,7 +317,7 @@ impl<'a> Worker<'a> {
             }
             let (offset, bytes) = (geometry.chunk_offset(chunk), geometry.chunk_len(chunk));
             if data_offset <= offset {
-                data_offset = self.image.next_data(offset)?;
+                data_offset = self.source.next_data(offset)?;
             }
             let is_hole = data_offset >= offset + u64::from(bytes);
             let entry = if is_hole { zero_entry() } else { self.compress(chunk, &mut batch.payloads)? };
@@ -275,8 +328,12 @@ impl<'a> Worker<'a> {
 
     /// Reads a chunk and appends its payload, if it has one.
     fn compress(&mut self, chunk: ChunkIndex, payloads: &mut Vec<u8>) -> Result<LeafEntry, PackError> {
+        if let Some((entry, payload)) = self.source.packed(chunk)? {
+            payloads.extend_from_slice(&payload);
+            return Ok(entry);
+        }
         self.chunk.resize(self.geometry.chunk_len(chunk) as usize, 0);
-        self.image.read_at(&mut self.chunk, self.geometry.chunk_offset(chunk))?;
+        self.source.read_at(&mut self.chunk, self.geometry.chunk_offset(chunk))?;
         if is_zero(&self.chunk) {
             return Ok(zero_entry());
         }
