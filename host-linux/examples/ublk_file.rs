@@ -70,7 +70,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let recover = arguments.next().is_some();
     let file = File::options().read(true).write(true).open(Path::new(&path))?;
     let bytes = file.metadata()?.len();
-    let wish = DeviceWish { number: None, recover, mark: 0x7562_6c6b_5f66_696c };
+    let wish = DeviceWish { number: None, recover, outlives_server: true, mark: 0x7562_6c6b_5f66_696c };
     let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let device = UblkDevice::start(Arc::new(WritableFile { file, bytes }), wish).await?;
     println!("ready {}", device.path().display());

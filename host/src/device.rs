@@ -53,6 +53,9 @@ pub struct DeviceWish {
     pub number: Option<u32>,
     /// Whether to take back one whose server is dead.
     pub recover: bool,
+    /// Whether it waits for another server when this one dies; else its requests fail then. Not to be wished where that
+    /// server would not know of writes that were answered and not flushed.
+    pub outlives_server: bool,
     /// Which disk it is: by this it is known again.
     pub mark: u64,
 }

@@ -3,7 +3,8 @@
 //! *Purpose*: exports are generic over [`Disk`]; a node, a complete store, a raw file ([`FileDisk`]) or another server
 //! implement it. Most are read-only: writing is there by default and refuses.
 //! *Invariants*: segments and extents are in order, without gaps, and never empty. Dropping a read's future gives the
-//! read up; a write whose future is dropped may have been done, in part or not at all. *Units*: bytes. *Bounds*: a read is at most `u32::MAX` bytes here; exports ask for at most 32 MiB.
+//! read up; a write whose future is dropped may have been done, in part or not at all. *Units*: bytes.
+//! *Bounds*: a read is at most `u32::MAX` bytes here; exports ask for at most 32 MiB.
 
 use crate::file::read_exact_at;
 use bytes::{Bytes, BytesMut};

@@ -3,7 +3,8 @@
 //!
 //! *Invariants*: a request is counted and traced when it begins, in the order of the trace's times; a read's latency when
 //! it is answered without an error. What is out of range is passed on but neither counted nor traced, nor are trims and
-//! what a read-only disk refuses; zeros written are a write. Requests of all guests go into one trace. *Units*: bytes, microseconds since the first read.
+//! what a read-only disk refuses; zeros written are a write. Requests of all guests go into one trace.
+//! *Units*: bytes, microseconds since the first request.
 //! *Bounds*: those of a file written in the background; where the trace ends early, [`Observed::finish`] says so.
 
 use crate::background::BackgroundFile;

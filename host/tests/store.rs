@@ -303,6 +303,41 @@ fn rot_after_the_first_read_is_not_taken_for_a_bad_image() {
     assert!(!cache.holds(piece));
 }
 
+/// Whether this file's system answers from memory alone when it is asked to.
+fn tells_what_is_in_memory(path: &Path) -> bool {
+    use rustix::io::{ReadWriteFlags, preadv2};
+    let file = File::open(path).unwrap();
+    let mut byte = [0];
+    preadv2(file, &mut [std::io::IoSliceMut::new(&mut byte)], 0, ReadWriteFlags::NOWAIT) == Ok(1)
+}
+
+#[test]
+fn what_is_in_memory_is_read_at_once_and_never_wrongly() {
+    let packed = packed(600);
+    let (origin, cache) = origin_and_cache(&packed);
+    let g = origin.geometry();
+    // Stored as it is, so that no decoder notices the damage.
+    let is_raw = |piece: &PieceIndex| origin.payload_bytes(*piece).unwrap() == g.chunk_bytes();
+    let piece = (0..g.chunk_count()).map(|index| g.piece(index).unwrap()).find(is_raw).unwrap();
+    let chunk = g.chunk(piece.get()).unwrap();
+    let cache = cache.with_memory_bytes(0);
+    assert_eq!(cache.read_chunk_now(chunk), None, "it is not held");
+    for piece in leaves_first(&origin) {
+        copy_piece(&origin, &cache, piece);
+    }
+    let expected = origin.read_chunk(chunk).unwrap();
+    match cache.read_chunk_now(chunk) {
+        Some(data) => assert_eq!(data, expected),
+        None => assert!(!tells_what_is_in_memory(cache.path()), "its payload has just been written"),
+    }
+    drop(cache);
+    let cache = reopen(&packed, &origin).with_memory_bytes(0);
+    // Its leaf page comes into memory with another chunk.
+    cache.leaf(g.leaf_of(chunk)).unwrap();
+    flip(cache.path(), origin.payload_range(piece).unwrap().0 + 8);
+    assert_eq!(cache.read_chunk_now(chunk), None, "it was not verified in this process, and is damaged");
+}
+
 #[test]
 fn a_cache_that_was_cut_off_asks_for_its_manifest() {
     let packed = packed(600);

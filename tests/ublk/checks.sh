@@ -89,6 +89,28 @@ check "detached after recovery" detach
 check "readers end again" wait_for 30 is_quiet
 check "nothing is left to recover" refused /data/image.swarm --ublk --recover
 
+# --- an overlay: written to, kept, and no device left behind by a kill
+overlay() { attach "$1" /data/image.swarm --ublk --overlay /tmp/overlay; }
+check "an overlay" overlay written
+check "an overlay is not read-only" setting ro 0
+put() { dd if=/data/other.swarm of="$DISK" bs=4k seek=100 count=64 conv=notrunc,fsync 2>/dev/null; }
+there() { dd if="$DISK" bs=4k skip=100 count=64 2>/dev/null | cmp -n 262144 - /data/other.swarm; }
+check "an overlay is written to" put
+drop_caches
+check "what was written is read" there
+check "an overlay detached" detach
+check "an overlay again" overlay again
+check "what was written was kept" there
+check "written and flushed" put
+kill -9 "$PID"
+wait "$PID" 2>/dev/null
+read_direct() { dd if="$DISK" of=/dev/null bs=64k count=1 iflag=direct 2>/dev/null; }
+check "no request waits for a killed node with an overlay" wait_for 10 eval '! read_direct'
+check "nothing to recover of an overlay" refused /data/image.swarm --ublk --recover
+check "an overlay after a kill" overlay after
+check "what was flushed outlived the kill" there
+check "an overlay detached at last" detach
+
 # --- a disk that is written to
 truncate -s 64M /tmp/file
 writable() {

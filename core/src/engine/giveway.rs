@@ -15,8 +15,9 @@ const EXPECTED_FOR: Duration = Duration::from_secs(1);
 /// Fills then take one part in so many of the uplink: demands find it taken by one in as many, then wait half a body and
 /// more, as sockets and queues hold some as well. With 8 real misses at 100 Mbit/s took 1.19 times as long.
 const FILL_SHARE: u64 = 12;
-/// So many bytes of prefetches and others are handed over then before they have left. Of 100 simulated nodes on 100 Mbit/s
-/// links: with 64 KiB, or one at a time, the swarm moves less where the network is the limit; with 128 KiB guests wait more.
+/// So many bytes of prefetches and others are handed over then before they have left. Of eight real nodes on 100 Mbit/s
+/// links that learn live: with 96 KiB they wait a tenth longer, since their own requests wait behind it; with 24 KiB the
+/// link idles at times, and where the network is the limit (simulated) the swarm moves less.
 const PREFETCH_BYTES: u64 = 64 << 10;
 /// How fast the uplink is taken to be as long as nothing has been sent, in bytes a second.
 const RATE_UNKNOWN: u64 = 1 << 20;

@@ -25,8 +25,12 @@ pub(super) mod feature {
     pub const CMD_IOCTL_ENCODE: u64 = 1 << 6;
     /// Data is copied by `pread` and `pwrite` (Linux 6.5).
     pub const USER_COPY: u64 = 1 << 7;
-    /// All that we use.
-    pub const NEEDED: u64 = USER_RECOVERY | USER_RECOVERY_REISSUE | CMD_IOCTL_ENCODE | USER_COPY;
+    /// What all devices have.
+    pub const ALWAYS: u64 = CMD_IOCTL_ENCODE | USER_COPY;
+    /// What those have besides that outlive their server.
+    pub const RECOVERABLE: u64 = USER_RECOVERY | USER_RECOVERY_REISSUE;
+    /// All that the driver is to offer.
+    pub const NEEDED: u64 = ALWAYS | RECOVERABLE;
 }
 
 /// `UBLK_S_DEV_*`: the state of a device.

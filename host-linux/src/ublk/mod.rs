@@ -1,9 +1,9 @@
 //! `/dev/ublkbN`: a disk as a block device of this machine.
 //!
 //! *Purpose*: [`UblkDevice`] makes one of any [`Disk`]; [`Ublk`] is what the command's `--ublk` is.
-//! *Invariants*: a device that is dropped is removed, in whatever state it is. One whose process was killed stays: its
-//! requests wait until [`Wish::recover`] takes it back, and those in flight are given anew (reads, and writes of the
-//! same bytes to the same place, may be done twice). *Bounds*: those of `abi`; at the end requests get 5 s, then they
+//! *Invariants*: a device that is dropped is removed, in whatever state it is. One whose process was killed stays if
+//! [`Wish::outlives_server`]: its requests wait until [`Wish::recover`] takes it back, and those in flight are given anew
+//! (reads, and writes of the same bytes to the same place, may be done twice). *Bounds*: those of `abi`; at the end requests get 5 s, then they
 //! fail.
 //!
 //! It speaks with the kernel itself, through the crate `io-uring`. `libublk` 0.4, which does the same, needs libclang
@@ -92,7 +92,7 @@ impl UblkDevice {
             true => recover::find(&mut control, &wish, &parameters).await?,
             false => {
                 disk.read(GuestId(0), 0, disk.image_bytes().min(FIRST_BYTES) as u32).await?;
-                control.add(wish.number, new_device(wish.mark))?
+                control.add(wish.number, new_device(&wish))?
             }
         };
         let (end, ended) = channel::channel(1);
@@ -227,7 +227,7 @@ impl Device for UblkDevice {
     }
 }
 
-fn new_device(mark: u64) -> DeviceInfo {
+fn new_device(wish: &Wish) -> DeviceInfo {
     let processors = thread::available_parallelism().map_or(1, |count| count.get() as u16);
     DeviceInfo {
         queues: processors.min(QUEUES_MAX),
@@ -236,8 +236,8 @@ fn new_device(mark: u64) -> DeviceInfo {
         io_bytes_max: IO_BYTES_MAX,
         number: 0,
         pid: 0,
-        features: feature::NEEDED,
-        mark,
+        features: feature::ALWAYS | if wish.outlives_server { feature::RECOVERABLE } else { 0 },
+        mark: wish.mark,
     }
 }
 

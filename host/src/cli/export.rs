@@ -41,18 +41,20 @@ impl ExportWish {
                 Ok(Export { uri: server.uri().to_string(), way: Way::Bound(Box::new(server)) })
             }
             Self::Device { by, number, recover } => {
-                let mark = mark(disk.inner().swarm().node().store().image(), disk.is_writable());
-                let device = by.attach(disk, DeviceWish { number, recover, mark }).await?;
+                let mark = mark(disk.inner().swarm().node().store().image());
+                // A killed node's overlay lacks what was not flushed, and the guest would not write it again.
+                let outlives_server = !disk.is_writable();
+                let device = by.attach(disk, DeviceWish { number, recover, outlives_server, mark }).await?;
                 Ok(Export { uri: device.path().display().to_string(), way: Way::Device(device) })
             }
         }
     }
 }
 
-/// By this a device of the disk is known again; one that is written to is another than one that is not.
-fn mark(image: Digest, is_writable: bool) -> u64 {
+/// By this a device of the image is known again.
+fn mark(image: Digest) -> u64 {
     // The id is a hash: any eight bytes of it do.
-    image.0.first_chunk().copied().map_or(0, u64::from_le_bytes) ^ u64::from(is_writable)
+    image.0.first_chunk().copied().map_or(0, u64::from_le_bytes)
 }
 
 /// A disk that guests can reach.

@@ -31,8 +31,8 @@ const CHUNKS_PER_THREAD: usize = 4;
 const LEAVES_MAX: u32 = 16;
 /// How long `extents` waits for a leaf page: QEMU asks on behalf of guests' writes, and data is always a true answer.
 const EXTENTS_TIME: Duration = Duration::from_secs(1);
-/// Chunks up to this long, in bytes, are decompressed by whoever reads them, if that needs no disk.
-const INLINE_CHUNK_BYTES: u32 = 64 << 10;
+/// So many bytes of chunks are decompressed by whoever reads them, if that needs no disk; more are spread over threads.
+const INLINE_BYTES: u64 = 128 << 10;
 /// How often a piece may turn out to be damaged on disk before the read fails.
 const LOSSES_MAX: u32 = 8;
 
@@ -128,7 +128,13 @@ impl SwarmDisk {
     }
 
     /// Where a chunk's bytes come from; what is missing is asked for.
-    async fn begin(&self, guest: GuestId, chunk: ChunkIndex, deadline: Instant) -> Result<Source, DiskError> {
+    async fn begin(
+        &self,
+        guest: GuestId,
+        chunk: ChunkIndex,
+        is_inline: bool,
+        deadline: Instant,
+    ) -> Result<Source, DiskError> {
         let piece = self.store().geometry().chunk_piece(chunk);
         if let Some(data) = self.store().chunk_in_memory(chunk) {
             self.touches.add(guest, chunk);
@@ -136,15 +142,11 @@ impl SwarmDisk {
         }
         if self.store().holds(piece) {
             self.touches.add(guest, chunk);
-            return Ok(self.decoded_now(chunk).map_or(Source::Held, Source::Data));
+            // To wake a thread takes as long as to decompress a small chunk.
+            let data = if is_inline { self.store().read_chunk_now(chunk) } else { None };
+            return Ok(data.map_or(Source::Held, Source::Data));
         }
         self.want(guest, piece, deadline).await.map(Source::Wanted)
-    }
-
-    /// The chunk's bytes if no thread is needed for them: to wake one takes as long as to decompress a small chunk.
-    fn decoded_now(&self, chunk: ChunkIndex) -> Option<Bytes> {
-        let is_small = self.store().geometry().chunk_bytes() <= INLINE_CHUNK_BYTES;
-        is_small.then(|| self.store().read_chunk_now(chunk))?
     }
 
     /// Waits until the chunk's bytes are there.
@@ -218,8 +220,10 @@ impl SwarmDisk {
         deadline: Instant,
     ) -> Result<Vec<Bytes>, DiskError> {
         let mut sources = Vec::with_capacity(chunks.len());
+        let chunk_bytes = u64::from(self.store().geometry().chunk_bytes());
+        let is_inline = chunks.len() as u64 * chunk_bytes <= INLINE_BYTES;
         for chunk in &chunks {
-            sources.push(self.begin(guest, *chunk, deadline).await?);
+            sources.push(self.begin(guest, *chunk, is_inline, deadline).await?);
         }
         let is_miss = sources.iter().any(|source| matches!(source, Source::Wanted(_)));
         let _stalled = is_miss.then(|| {
