@@ -9,6 +9,7 @@
 //! | [`outcome`], [`bounds`], [`report`] | what came of it, what no swarm can beat, tables and pages |
 //! | [`sweep`] | grids of scenarios |
 //! | [`policies`] | the comparison of policies as a document |
+//! | [`targets`] | what is aimed at and what is reached, as a document |
 //! | [`priority`] | what bulk fetches cost a guest that has demand misses |
 //! | [`swarm`] | swarms and faults drawn from seeds, and checkers of what must hold |
 //! | [`cli`] | the command |
@@ -24,4 +25,5 @@ pub mod report;
 pub mod scenario;
 pub mod swarm;
 pub mod sweep;
+pub mod targets;
 pub mod world;

@@ -37,6 +37,10 @@ pub enum Command {
     ///
     /// Takes some minutes. The same scenarios and arguments give the same document each time.
     Policies(Policies),
+    /// Run the settings in which something is aimed at, and write a document that says what is reached
+    ///
+    /// Takes some minutes, with --all an hour. The same scenarios and arguments give the same document each time.
+    Targets(Targets),
 }
 
 /// Arguments of `run`.
@@ -225,6 +229,26 @@ pub struct Policies {
     pub grid: Counts,
     /// Run each point with these seeds, and show the middle one
     #[arg(long, value_name = "N..M", default_value = crate::policies::SEEDS)]
+    pub seeds: Seeds,
+    /// Runs at a time; by default one a core
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub threads: Option<u16>,
+}
+
+/// Arguments of `targets`.
+#[derive(Debug, ClapArgs)]
+pub struct Targets {
+    /// Write the document into this Markdown file
+    #[arg(long, value_name = "FILE.md")]
+    pub out: PathBuf,
+    /// Run those of 1,000 nodes as well
+    #[arg(long)]
+    pub all: bool,
+    /// The folder that has the scenarios
+    #[arg(long, value_name = "DIR", default_value = crate::policies::FOLDER)]
+    pub scenarios: PathBuf,
+    /// Run each setting with these seeds, and show the middle one
+    #[arg(long, value_name = "N..M", default_value = crate::targets::SEEDS)]
     pub seeds: Seeds,
     /// Runs at a time; by default one a core
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]

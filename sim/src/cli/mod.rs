@@ -6,11 +6,13 @@
 mod args;
 mod interrupt;
 mod network;
+mod parts;
 mod policies;
 mod replay;
 mod run;
 mod swarm;
 mod sweep;
+mod targets;
 
 use args::{Args, Command};
 use clap::Parser;
@@ -73,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Policies(args) => policies::run(&args),
+        Command::Targets(args) => targets::run(&args),
     };
     match outcome {
         Ok(code) => code,
