@@ -68,6 +68,7 @@ impl Shape {
             Kind::BlobRequest => Frame::BlobRequest(range),
             Kind::Blob => Frame::Blob(range),
             Kind::BlobRefuse => Frame::BlobRefuse(digest),
+            Kind::BlobRedirect => Frame::BlobRedirect(BlobRedirect { digest, address }),
             Kind::Touched => Frame::Touched(Touched { age_millis: large[0], touches: list }),
         }
     }

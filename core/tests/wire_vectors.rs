@@ -110,6 +110,7 @@ fn frames() -> Vec<(&'static str, Frame<'static>)> {
         ("BlobRequest", Frame::BlobRequest(BlobRange { total_bytes: 0, bytes: 65_536, ..range })),
         ("Blob", Frame::Blob(range)),
         ("BlobRefuse", Frame::BlobRefuse(PROFILE)),
+        ("BlobRedirect", Frame::BlobRedirect(BlobRedirect { digest: PROFILE, address: IPV6 })),
         ("Touched", Frame::Touched(Touched { age_millis: 12, touches: &[0xC8, 1, 0, 2, 3, 0xA1, 1, 0x96, 1] })),
         ("Unknown", Frame::Unknown(0xF0)),
     ]

@@ -5,12 +5,15 @@ mod nodes;
 
 use common::{packed, skip};
 use nodes::{GUEST, LOCAL, asking, node_options, read_all, seed, start};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use swarmdisk_core::ids::{Address, Digest, NodeId};
 use swarmdisk_core::locality::Locality;
 use swarmdisk_core::wire::{
-    Decoded, Farewell, Frame, HEAD_BYTES_MAX, Hello, LinkKind, PREFACE_BYTES, Role, VERSION, decode, encode, preface,
+    BlobRange, BlobRedirect, Decoded, Farewell, Frame, HEAD_BYTES_MAX, Hello, LinkKind, PREFACE_BYTES, Role, VERSION,
+    decode, encode, preface,
 };
 use swarmdisk_host::disk::{Disk, DiskError, ExtentKind};
 use swarmdisk_host::node::{AttemptError, BootstrapError, LinkError, NodeOptions, Rates, SwarmDisk, bootstrap};
@@ -125,6 +128,58 @@ async fn bootstrap_does_not_wait_for_a_profile_that_is_not_offered() {
     let found = bootstrap(asking(packed.report.image, vec![seed.address.to_string()])).await.unwrap();
     assert_eq!(found.profile, None);
     assert!(begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
+}
+
+/// A seed that has no time: it names `address` to who asks for a blob, and gives it only to who asks again. How often it was
+/// asked is counted.
+async fn busy_seed(image: Digest, manifest: Vec<u8>, address: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind(LOCAL).await.unwrap();
+    let (own, asked) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let count = asked.clone();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(&hello(image, VERSION)).await.unwrap();
+        let mut received = vec![];
+        stream.read_exact(&mut [0; PREFACE_BYTES]).await.unwrap();
+        while stream.read_buf(&mut received).await.is_ok_and(|bytes| bytes > 0) {
+            while let Ok(Decoded::Frame { frame, consumed, .. }) = decode(&received) {
+                if let Frame::BlobRequest(range) = frame {
+                    let (digest, bytes) = (range.digest, manifest.len() as u32);
+                    let answer = match count.fetch_add(1, Ordering::Relaxed) {
+                        0 => Frame::BlobRedirect(BlobRedirect { digest, address: to_address(address) }),
+                        _ => Frame::Blob(BlobRange { digest, total_bytes: bytes, offset: 0, bytes }),
+                    };
+                    let mut head = [0; HEAD_BYTES_MAX];
+                    let head_bytes = encode(&answer, &mut head).unwrap();
+                    let body = if let Frame::Blob(_) = answer { &manifest[..] } else { &[] };
+                    stream.write_all(&[&head[..head_bytes], body].concat()).await.unwrap();
+                }
+                received.drain(..consumed);
+            }
+        }
+    });
+    (own, asked)
+}
+
+fn to_address(address: SocketAddr) -> Address {
+    let IpAddr::V4(ip) = address.ip() else { panic!("{address} is of version 6") };
+    Address { ip: ip.to_ipv6_mapped().octets(), port: address.port() }
+}
+
+#[tokio::test]
+async fn bootstrap_asks_whom_it_is_sent_to_and_comes_back_if_that_is_of_no_use() {
+    let (packed, other) = (packed(20), common::packed(30));
+    let manifest = Store::open_complete(&packed.swarm).unwrap().manifest_bytes().to_vec();
+    let image = packed.report.image;
+    let (good, stranger) = (seed(&packed.swarm).await, seed(&other.swarm).await);
+    let gone = TcpListener::bind(LOCAL).await.unwrap().local_addr().unwrap();
+    for (named, asked) in [(good.address, 1), (stranger.address, 2), (gone, 2)] {
+        let (address, count) = busy_seed(image, manifest.clone(), named).await;
+        let found = bootstrap(asking(image, vec![address.to_string()])).await.unwrap();
+        assert_eq!(found.manifest, manifest);
+        assert_eq!(count.load(Ordering::Relaxed), asked, "{named}");
+        assert!(found.received_bytes >= manifest.len() as u64);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

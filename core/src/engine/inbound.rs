@@ -165,7 +165,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             Frame::Redirect(redirect) => self.on_redirect(now, index, redirect),
             Frame::Peers(peers) => self.on_peers(index, peers),
             Frame::Touched(touched) => self.on_touched(now, peer, touched),
-            Frame::Offer(_) | Frame::BlobRefuse(_) | Frame::Unknown(_) => Ok(()),
+            Frame::Offer(_) | Frame::BlobRefuse(_) | Frame::BlobRedirect(_) | Frame::Unknown(_) => Ok(()),
             Frame::BlobRequest(range) => self.on_blob_request(index, range),
             Frame::Ping(nonce) => {
                 self.peers.change(index, |row| row.pong = Some(*nonce));
@@ -343,7 +343,8 @@ fn may_start_fetches(frame: &Frame<'_>) -> bool {
         // It may tell that no late body comes any more.
         Frame::Pong(_) => true,
         Frame::Request(_) | Frame::Cancel(_) | Frame::Peers(_) | Frame::Ping(_) => false,
-        Frame::Offer(_) | Frame::Blob(_) | Frame::BlobRequest(_) | Frame::BlobRefuse(_) => false,
+        Frame::Offer(_) | Frame::Blob(_) | Frame::BlobRequest(_) => false,
+        Frame::BlobRefuse(_) | Frame::BlobRedirect(_) => false,
         // What it tells says whether there is more to fetch.
         Frame::Have(_) | Frame::Touched(_) | Frame::Unknown(_) => false,
     }

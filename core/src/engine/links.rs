@@ -14,7 +14,8 @@ use crate::locality::Nearness;
 use crate::policy::{Order, Predictor, Selector};
 use crate::time::{Duration, Instant};
 use crate::wire::{
-    self, ADDRESS_BYTES, Farewell, Frame, Hello, LIST_BYTES_MAX, LOCALITY_BYTES, Map, Offer, Pieces, Role, RunsEncoder,
+    self, ADDRESS_BYTES, BlobRedirect, Farewell, Frame, Hello, LIST_BYTES_MAX, LOCALITY_BYTES, Map, Offer, Pieces,
+    Role, RunsEncoder,
 };
 
 /// Changes announced in one frame: a run takes at most 6 bytes.
@@ -213,7 +214,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             self.peers.note(index);
             from = index + 1;
         }
-        self.poll_dial(now)
+        self.poll_blob_redirect(now, head).or_else(|| self.poll_dial(now))
     }
 
     fn poll_closing(
@@ -339,6 +340,22 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         range.bytes = range.bytes.min(total_bytes - range.offset).min(wire::BODY_BYTES_MAX);
         let body = Body::Blob { kind, offset: range.offset, bytes: range.bytes };
         self.transmit(now, index, &Frame::Blob(range), Some((body, range.bytes)), head)
+    }
+
+    /// While a seed's uplink is full, who waits for a blob is told of a node that has it: else, of a thousand that start at
+    /// once, the last would wait for the blobs of all others.
+    fn poll_blob_redirect(&mut self, now: Instant, head: &mut [u8]) -> Option<Action> {
+        if self.config.role != Role::Seed || !self.uplink_full() {
+            return None;
+        }
+        let (asker, named) = self.peers.next_blob_redirect(now)?;
+        let range = self.peers.change(asker, |row| {
+            row.blob_redirected = true;
+            row.blob.take()
+        })?;
+        self.peers.change(named, |row| row.name_for_blob(now));
+        let redirect = BlobRedirect { digest: range.digest, address: self.peers.at(named).address };
+        self.transmit(now, asker, &Frame::BlobRedirect(redirect), None, head)
     }
 
     fn poll_contacts(&mut self, now: Instant, index: usize, head: &mut [u8]) -> Option<Action> {

@@ -10,6 +10,11 @@ use crate::wire::{BlobRange, Farewell, Role};
 /// A peer that has taken nothing for so long does not keep others from being served.
 const STALLED: Duration = Duration::from_secs(1);
 
+/// To so many others a node is named as one that has the blobs, then it is left alone for a while: these have them
+/// soon, and are named in turn.
+const BLOB_NAMED_MAX: u8 = 4;
+const BLOB_NAMED_FOR: Duration = Duration::from_secs(1);
+
 /// Requests taken back that are remembered one by one.
 const TAKEN_BACK_MAX: usize = 4;
 
@@ -64,6 +69,11 @@ pub struct PeerRow {
     pub(super) contacts_due: Instant,
     pub(super) contacts_seen: u32,
     pub(super) blob: Option<BlobRange>,
+    /// Whether it has been told whom else to ask for a blob: it is not told again.
+    pub(super) blob_redirected: bool,
+    /// How often it was named as such lately, and when last.
+    pub(super) blob_named: u8,
+    pub(super) blob_named_at: Instant,
 
     // Flow.
     /// Bytes that may be handed over; negative after a long body.
@@ -129,6 +139,9 @@ impl PeerRow {
         contacts_due: Instant::NEVER,
         contacts_seen: 0,
         blob: None,
+        blob_redirected: false,
+        blob_named: 0,
+        blob_named_at: Instant::ZERO,
         credit_bytes: 0,
         unsent_bytes: 0,
         moved_at: Instant::ZERO,
@@ -197,6 +210,29 @@ impl PeerRow {
     /// When the peer will count as one that does not take what it has asked for.
     pub(super) fn stalls_at(&self) -> Instant {
         if self.unsent_bytes == 0 || self.stalled { Instant::NEVER } else { self.moved_at + STALLED }
+    }
+
+    /// When it may be told whom else to ask for the blob that it has asked for.
+    pub(super) fn blob_redirect_at(&self) -> Instant {
+        let waits = self.is_open() && self.takes_bytes() && self.blob.is_some() && !self.blob_redirected;
+        if waits { Instant::ZERO } else { Instant::NEVER }
+    }
+
+    /// When it may be named to others who ask for a blob: it has them all.
+    pub(super) fn blob_name_at(&self) -> Instant {
+        let may_be_named = self.is_open() && self.role == Role::Node && self.address.is_dialable();
+        match may_be_named {
+            false => Instant::NEVER,
+            true if self.blob_named < BLOB_NAMED_MAX => Instant::ZERO,
+            true => self.blob_named_at + BLOB_NAMED_FOR,
+        }
+    }
+
+    /// It is named to one more.
+    pub(super) fn name_for_blob(&mut self, now: Instant) {
+        let is_rested = now >= self.blob_named_at + BLOB_NAMED_FOR;
+        self.blob_named = if is_rested { 1 } else { self.blob_named.saturating_add(1) };
+        self.blob_named_at = now;
     }
 
     /// Of what was handed over, what its link is expected to send.

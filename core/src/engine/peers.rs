@@ -102,6 +102,10 @@ struct Agendas<'a> {
     news: Agenda<'a>,
     /// A blob to send, once there is room in the uplink.
     blobs: Agenda<'a>,
+    /// The same, from another until then.
+    blob_askers: Agenda<'a>,
+    /// Can be named as that other.
+    blob_namers: Agenda<'a>,
     /// Heard nothing of for too long.
     silence: Agenda<'a>,
     /// Takes nothing for too long.
@@ -121,7 +125,7 @@ struct Noted {
     agendas: [Instant; AGENDAS - 1],
 }
 
-const AGENDAS: usize = 5;
+const AGENDAS: usize = 7;
 const TURNS: usize = 2;
 
 /// When it is a peer's turn to be answered, the least first; [`Tournament::OUT`]: not now.
@@ -153,7 +157,7 @@ impl<'a> Peers<'a> {
         sets.fill(0);
         let (agendas, turns) = words.split_at_mut(AGENDAS * Agenda::words(count));
         let [open, seeds, demand, bulk, zone, rack, host] = split(sets);
-        let [news, blobs, silence, stalls, reviews] = split(agendas).map(Agenda::new);
+        let [news, blobs, blob_askers, blob_namers, silence, stalls, reviews] = split(agendas).map(Agenda::new);
         let [turns, turns_full] = split(turns).map(Tournament::new);
         Self {
             rows,
@@ -164,7 +168,7 @@ impl<'a> Peers<'a> {
             settled: Instant::ZERO,
             sums: Sums::default(),
             sets: Sets { open, seeds, demand, bulk, near: [zone, rack, host] },
-            agendas: Agendas { news, blobs, silence, stalls, reviews, turns, turns_full },
+            agendas: Agendas { news, blobs, blob_askers, blob_namers, silence, stalls, reviews, turns, turns_full },
             outweighed: Kept::new(),
             node_holders: Kept::new(),
             supply: 0,
@@ -233,8 +237,8 @@ impl<'a> Peers<'a> {
             self.outweighed.forget();
             self.node_holders.forget();
         }
-        let Agendas { news, blobs, silence, stalls, .. } = &mut self.agendas;
-        for (agenda, at) in [news, blobs, silence, stalls].into_iter().zip(note.agendas) {
+        let Agendas { news, blobs, blob_askers, blob_namers, silence, stalls, .. } = &mut self.agendas;
+        for (agenda, at) in [news, blobs, blob_askers, blob_namers, silence, stalls].into_iter().zip(note.agendas) {
             agenda.set(index, at);
         }
         self.review(index);
@@ -250,7 +254,14 @@ impl<'a> Peers<'a> {
         let demand = row.is_open() && row.in_flight < row.requests_max;
         Noted {
             sets: [row.is_open(), is_seed, demand, demand && row.bulk < bulk_max],
-            agendas: [self.news_at(row), blob_at, silent_at, row.stalls_at()],
+            agendas: [
+                self.news_at(row),
+                blob_at,
+                row.blob_redirect_at(),
+                row.blob_name_at(),
+                silent_at,
+                row.stalls_at(),
+            ],
         }
     }
 
@@ -326,6 +337,14 @@ impl<'a> Peers<'a> {
         let news = self.agendas.news.next_due(from, now);
         let blob = self.agendas.blobs.next_due(from, now).filter(|_| blobs);
         news.into_iter().chain(blob).min()
+    }
+
+    /// One who waits for a blob, and a node that can be named to it.
+    pub(super) fn next_blob_redirect(&self, now: Instant) -> Option<(usize, usize)> {
+        let asker = self.agendas.blob_askers.next_due(0, now)?;
+        let named = self.agendas.blob_namers.next_due(0, now)?;
+        // One that runs an engine of its own asks for no blob: it is another.
+        (named != asker).then_some((asker, named))
     }
 
     /// A row of which nothing has been heard for too long.
@@ -529,8 +548,8 @@ impl<'a> Peers<'a> {
             let mut noted = self.noted(row);
             let has = |set: &[u64]| Bits::new(set, self.rows.len() as u32).get(index as u32);
             let sets = [&*self.sets.open, self.sets.seeds, self.sets.demand, self.sets.bulk].map(has);
-            let Agendas { news, blobs, silence, stalls, .. } = &self.agendas;
-            let agendas = [news, blobs, silence, stalls].map(|agenda| agenda.get(index));
+            let Agendas { news, blobs, blob_askers, blob_namers, silence, stalls, .. } = &self.agendas;
+            let agendas = [news, blobs, blob_askers, blob_namers, silence, stalls].map(|agenda| agenda.get(index));
             if agendas[0] <= self.settled {
                 noted.agendas[0] = agendas[0];
             }

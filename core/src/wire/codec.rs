@@ -134,6 +134,7 @@ fn write_payload(frame: &Frame<'_>, out: &mut [u8]) -> Result<usize, Full> {
         Frame::Offer(it) => write(it, out),
         Frame::BlobRequest(it) | Frame::Blob(it) => write(it, out),
         Frame::BlobRefuse(it) => write(it, out),
+        Frame::BlobRedirect(it) => write(it, out),
         Frame::Touched(it) => write(it, out),
         Frame::Unknown(_) => Ok(0),
     }
@@ -170,6 +171,7 @@ fn read_payload(kind: Kind, payload: &[u8], body_bytes: Option<u32>) -> Result<F
             _ => return Err(WireError::Malformed),
         },
         Kind::BlobRefuse => Frame::BlobRefuse(read(payload)?),
+        Kind::BlobRedirect => Frame::BlobRedirect(read(payload)?),
         Kind::Touched => Frame::Touched(read(payload)?),
     })
 }

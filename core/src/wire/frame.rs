@@ -40,6 +40,8 @@ pub enum Frame<'a> {
     Blob(BlobRange),
     /// The blob is not here.
     BlobRefuse(Digest),
+    /// The blob is here, but ask that node instead.
+    BlobRedirect(BlobRedirect),
     /// Are you there?
     Ping(u64),
     /// Yes.
@@ -200,6 +202,15 @@ pub struct BlobRange {
     pub offset: u32,
     /// How many; in an answer also the length of the body.
     pub bytes: u32,
+}
+
+/// Answers a request for a blob: ask there.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobRedirect {
+    /// Which blob.
+    pub digest: Digest,
+    /// Where a node can be dialled that runs this image.
+    pub address: Address,
 }
 
 /// What guests have touched, in the order of first touch.

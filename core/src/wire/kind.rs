@@ -57,6 +57,7 @@ kinds! {
     BlobRequest = 0x41,
     Blob = 0x42,
     BlobRefuse = 0x43,
+    BlobRedirect = 0x44,
     Touched = 0x50,
 }
 

@@ -2,8 +2,8 @@
 
 use crate::hand::*;
 use swarmdisk_core::engine::{Action, BlobKind, Body, Event, Offered, PeerError};
-use swarmdisk_core::ids::{Digest, PeerId};
-use swarmdisk_core::wire::{BlobRange, Class, Data, Frame, Request, Role, Run};
+use swarmdisk_core::ids::{Address, Digest, PeerId};
+use swarmdisk_core::wire::{BlobRange, BlobRedirect, Class, Data, Frame, Hello, Request, Role, Run};
 
 /// Bytes of a body here.
 const BYTES: u32 = 30_000;
@@ -283,6 +283,48 @@ fn a_blob_waits_for_room_in_the_uplink() {
     assert_eq!(hand.drain(), [], "the hello is still on its way");
     hand.tell(Event::PeerWritable { peer, bytes: u32::MAX });
     assert!(matches!(hand.says(peer)[..], [Frame::Blob(_)]));
+}
+
+#[test]
+fn a_seed_in_a_hurry_names_nodes_to_whom_a_blob_would_have_to_wait() {
+    let mut hand = Hand::holding(0..PIECES, |config| {
+        config.role = Role::Seed;
+        config.unsent_bytes_max = 1;
+    });
+    let range = BlobRange { digest: Digest([7; 32]), total_bytes: 0, offset: 0, bytes: 100 };
+    // They have no engine yet, and listen nowhere.
+    let askers: Vec<PeerId> = (1..=6)
+        .map(|number| {
+            let peer = hand.admit();
+            let hello = Hello { listen: Address::NONE, ..hand.hello(number, Role::Node) };
+            hand.hear(peer, Frame::Hello(hello)).unwrap();
+            hand.drain();
+            hand.hear(peer, Frame::BlobRequest(range)).unwrap();
+            peer
+        })
+        .collect();
+    assert_eq!(hand.drain(), [], "the hellos are still on their way, and there is nobody to name");
+    let mut links = askers.clone();
+    let mut told = |hand: &mut Hand, number| {
+        let redirect = Frame::BlobRedirect(BlobRedirect { digest: range.digest, address: listens(number) });
+        let node = hand.admit();
+        links.push(node);
+        hand.hear(node, Frame::Hello(hand.hello(number, Role::Node))).unwrap();
+        hand.drain_for(|out| match out {
+            Out::Say(peer, frame, None) if frame == redirect => Some(peer),
+            _ => None,
+        })
+    };
+    assert_eq!(told(&mut hand, 50), askers[..4], "it is named to four");
+    hand.hear(askers[0], Frame::BlobRequest(range)).unwrap();
+    assert_eq!(told(&mut hand, 51), askers[4..], "and the next to others, but nobody is told twice");
+    writable(&mut hand, &links);
+    let blob = Frame::Blob(BlobRange { total_bytes: 1000, ..range });
+    let gets = hand.drain_for(|out| match out {
+        Out::Say(peer, frame, Some(_)) if frame == blob => Some(peer),
+        _ => None,
+    });
+    assert_eq!(gets, askers[..1], "who asks again is given it");
 }
 
 /// Drains until the holder has nothing more to do for a second, while all that is handed over leaves at once; when which

@@ -1,11 +1,12 @@
-//! Before there is an engine: the manifest and a profile, from whoever answers first.
+//! Before there is an engine: the manifest and a profile, from whoever answers first, or from a node that it names.
 //!
-//! *Invariants*: the manifest's hash is the image's id, the profile's the one offered with it; nothing else is believed.
+//! *Invariants*: the manifest's hash is the image's id, the profile's the one offered with it; nothing else is believed. A
+//! node that was named and does not deliver costs [`NAMED_TIMEOUT`] at most: who named it is asked again.
 //! *Units*: bytes. *Bounds*: a manifest of [`MANIFEST_BYTES_MAX`], a profile of 16 MiB, in parts of [`PART_BYTES`]; an answer
 //! takes at most [`ANSWER_TIMEOUT`], all of it the deadline; [`ADDRESSES_MAX`] addresses are tried.
 
 use super::link::{READ_BYTES, Rates, read_slice};
-use super::socket::{LinkError, Socket, dial};
+use super::socket::{LinkError, Socket, dial, to_socket_addr};
 use super::{PROFILE_BYTES_MAX, random_node};
 use crate::digest::{digest_of, to_hex};
 use crate::log;
@@ -15,8 +16,8 @@ use std::net::SocketAddr;
 use swarmdisk_core::ids::{Address, Digest};
 use swarmdisk_core::locality::Locality;
 use swarmdisk_core::wire::{
-    BlobRange, Decoded, Farewell, Frame, HEAD_BYTES_MAX, Hello, Offer, PREFACE_BYTES, Role, VERSION, agreed_version,
-    decode, encode,
+    BlobRange, BlobRedirect, Decoded, Farewell, Frame, HEAD_BYTES_MAX, Hello, Offer, PREFACE_BYTES, Role, VERSION,
+    agreed_version, decode, encode,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::lookup_host;
@@ -27,6 +28,8 @@ use tokio::time::{Duration, Instant, sleep, timeout, timeout_at};
 const MANIFEST_BYTES_MAX: usize = (1 << 28) + 4096;
 const PART_BYTES: u32 = 256 * 1024;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a node that a seed has named may take for all that is asked of it.
+const NAMED_TIMEOUT: Duration = Duration::from_secs(2);
 /// How much later the next address is tried, if the one before has not answered.
 const STAGGER: Duration = Duration::from_millis(200);
 const ROUND_PAUSE: Duration = Duration::from_millis(500);
@@ -212,18 +215,21 @@ async fn round(options: &BootstrapOptions, failed: &mut Vec<AttemptError>) -> Op
 }
 
 async fn fetch(address: SocketAddr, options: &BootstrapOptions) -> Result<Bootstrap, AttemptError> {
-    let socket = dial(address, &options.rates).await?;
-    let mut talk = Talk::new(socket, options);
-    talk.greet(options.image).await?;
-    let manifest = talk.blob(options.image, MANIFEST_BYTES_MAX).await?;
+    let mut talk = Talk::open(address, options).await?;
+    let mut named = None;
+    let manifest = talk.blob_from_either(&mut named, options, options.image, MANIFEST_BYTES_MAX).await?;
     if digest_of(&manifest) != options.image {
         return Err(AttemptError::WrongManifest { address });
     }
     // Without a profile there is still a manifest.
-    let profile = if options.wants_profile { talk.profile().await.unwrap_or_default() } else { None };
-    // They would find out.
-    let _ = talk.say(&Frame::Bye(Farewell::Leaving)).await;
-    Ok(Bootstrap { manifest, profile, from: address, received_bytes: talk.received_bytes })
+    let profile =
+        if options.wants_profile { talk.profile(&mut named, options).await.unwrap_or_default() } else { None };
+    let received_bytes = talk.received_bytes + named.as_ref().map_or(0, |named| named.received_bytes);
+    for mut talk in [Some(talk), named].into_iter().flatten() {
+        // They would find out.
+        let _ = talk.say(&Frame::Bye(Farewell::Leaving)).await;
+    }
+    Ok(Bootstrap { manifest, profile, from: address, received_bytes })
 }
 
 /// A conversation with one node.
@@ -236,18 +242,32 @@ struct Talk {
     offers_are_over: bool,
 }
 
+/// What comes of asking for a blob.
+enum Answer {
+    /// All of it, unverified.
+    Blob(Vec<u8>),
+    /// It is to be had there.
+    Elsewhere(SocketAddr),
+}
+
 /// A frame that matters here.
 enum Heard {
     Hello(Hello),
     Blob(BlobRange, Vec<u8>),
     Refused(Digest),
+    Redirected(BlobRedirect),
     Other,
 }
 
 impl Talk {
-    fn new(socket: Socket, options: &BootstrapOptions) -> Self {
+    /// Dials and greets.
+    async fn open(address: SocketAddr, options: &BootstrapOptions) -> Result<Self, AttemptError> {
+        let socket = dial(address, &options.rates).await?;
         let received_bytes = (PREFACE_BYTES + socket.received.len()) as u64;
-        Self { socket, rates: options.rates.clone(), received_bytes, offer: None, offers_are_over: false }
+        let rates = options.rates.clone();
+        let mut talk = Self { socket, rates, received_bytes, offer: None, offers_are_over: false };
+        talk.greet(options.image).await?;
+        Ok(talk)
     }
 
     fn broken(&self, what: &'static str) -> AttemptError {
@@ -272,8 +292,39 @@ impl Talk {
         if theirs.image != image { Err(AttemptError::UnknownImage { address }) } else { Ok(()) }
     }
 
-    /// The whole blob, unverified.
-    async fn blob(&mut self, digest: Digest, bytes_max: usize) -> Result<Vec<u8>, AttemptError> {
+    /// The whole blob: from the node that was named before or is named now, or from this one. It is verified if it comes from
+    /// there, since this one can be asked then.
+    async fn blob_from_either(
+        &mut self,
+        named: &mut Option<Self>,
+        options: &BootstrapOptions,
+        digest: Digest,
+        bytes_max: usize,
+    ) -> Result<Vec<u8>, AttemptError> {
+        if named.is_none() {
+            match self.blob(digest, bytes_max).await? {
+                Answer::Blob(blob) => return Ok(blob),
+                Answer::Elsewhere(address) => {
+                    *named = timeout(NAMED_TIMEOUT, Self::open(address, options)).await.ok().and_then(Result::ok)
+                }
+            }
+        }
+        if let Some(other) = named {
+            let blob = timeout(NAMED_TIMEOUT, other.blob(digest, bytes_max)).await;
+            match blob {
+                Ok(Ok(Answer::Blob(blob))) if digest_of(&blob) == digest => return Ok(blob),
+                // It is of no use for what comes later either.
+                _ => *named = None,
+            }
+        }
+        match self.blob(digest, bytes_max).await? {
+            Answer::Blob(blob) => Ok(blob),
+            Answer::Elsewhere(_) => Err(self.broken("it named a node once more")),
+        }
+    }
+
+    /// The whole blob, unverified, or who has it.
+    async fn blob(&mut self, digest: Digest, bytes_max: usize) -> Result<Answer, AttemptError> {
         let mut blob = Vec::new();
         loop {
             let offset = blob.len() as u32;
@@ -281,6 +332,9 @@ impl Talk {
             let (range, part) = loop {
                 match self.hear().await? {
                     Heard::Blob(range, part) => break (range, part),
+                    Heard::Redirected(redirect) if redirect.digest == digest && blob.is_empty() => {
+                        return Ok(Answer::Elsewhere(to_socket_addr(redirect.address)));
+                    }
                     Heard::Refused(refused) if refused == digest => {
                         return Err(AttemptError::UnknownImage { address: self.socket.address });
                     }
@@ -294,13 +348,17 @@ impl Talk {
             }
             blob.extend_from_slice(&part);
             if blob.len() == total {
-                return Ok(blob);
+                return Ok(Answer::Blob(blob));
             }
         }
     }
 
     /// The profile, if one is offered and is what its hash says.
-    async fn profile(&mut self) -> Result<Option<Vec<u8>>, AttemptError> {
+    async fn profile(
+        &mut self,
+        named: &mut Option<Self>,
+        options: &BootstrapOptions,
+    ) -> Result<Option<Vec<u8>>, AttemptError> {
         while self.offer.is_none() && !self.offers_are_over {
             match timeout(OFFER_WAIT, self.hear()).await {
                 Ok(heard) => drop(heard?),
@@ -311,7 +369,7 @@ impl Talk {
         if offer.bytes as usize > PROFILE_BYTES_MAX || offer.bytes == 0 {
             return Ok(None);
         }
-        let profile = self.blob(offer.digest, PROFILE_BYTES_MAX).await?;
+        let profile = self.blob_from_either(named, options, offer.digest, PROFILE_BYTES_MAX).await?;
         if digest_of(&profile) != offer.digest {
             log::warn(format_args!("{} sent a profile that is not what it offered", self.socket.address));
             return Ok(None);
@@ -354,6 +412,7 @@ impl Talk {
                         Frame::Hello(hello) => Heard::Hello(hello),
                         Frame::Blob(range) => Heard::Blob(range, Vec::new()),
                         Frame::BlobRefuse(digest) => Heard::Refused(digest),
+                        Frame::BlobRedirect(redirect) => Heard::Redirected(redirect),
                         Frame::Bye(farewell) => return Err(left(address, farewell)),
                         Frame::Offer(offer) => {
                             self.offer = self.offer.or((offer.kind == OFFER_PROFILE).then_some(offer));

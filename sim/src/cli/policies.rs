@@ -46,4 +46,3 @@ fn command(args: &Policies) -> String {
     }
     command
 }
-

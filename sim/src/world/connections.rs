@@ -16,12 +16,6 @@ use swarmdisk_core::wire::{Kind, Role};
 
 /// How long a dialler waits for an answer from nowhere.
 const CONNECT_TIMEOUT: Nanos = 5_000_000_000;
-/// How long a bootstrap waits before it tries again.
-const BOOTSTRAP_PAUSE: Nanos = 500_000_000;
-/// What a bootstrap receives beside manifest and profile, in bytes: prefaces and frames.
-const BOOTSTRAP_FRAME_BYTES: u32 = 200;
-/// Round trips before a bootstrap's first byte of the manifest: TCP, prefaces, Hello and the request.
-const BOOTSTRAP_ROUND_TRIPS: u64 = 3;
 /// The pause after which the engine hears what sockets have taken.
 const TAKEN_PAUSE: Nanos = 50_000;
 
@@ -52,7 +46,7 @@ pub(super) struct Connection {
 #[derive(Debug)]
 pub(super) enum Parcel {
     /// Manifest and profile.
-    Bootstrap { node: u32, life: u32, pipe: PipeId, bytes: u32 },
+    Bootstrap { node: u32, life: u32, from: u32, pipe: PipeId, bytes: u32 },
     /// A frame's head.
     Head { connection: u32, generation: u32, from: u8, head: Box<[u8]> },
     /// A frame of the host's own, of which its engine knows nothing.
@@ -70,28 +64,9 @@ impl<W: Watch> World<'_, W> {
         from.cut == to.cut && from.phase != Phase::Dark && to.phase != Phase::Dark
     }
 
-    fn rtt(&self, from: usize, to: usize) -> Nanos {
+    pub(super) fn rtt(&self, from: usize, to: usize) -> Nanos {
         let host = |node: usize| self.setup.nodes[node].host;
         2 * self.network.topology().latency(host(from), host(to))
-    }
-
-    /// Asks a seed for manifest and profile.
-    pub(super) fn bootstrap(&mut self, node: usize) {
-        let spec = &self.setup.nodes[node];
-        let seeds = self.setup.seeds_of(spec.image);
-        let seed = seeds.start + (node + self.nodes[node].bootstrap_failures) % seeds.len();
-        let life = self.nodes[node].life;
-        if !self.reaches(node, seed) || self.nodes[seed].phase != Phase::Up {
-            self.nodes[node].bootstrap_failures += 1;
-            return self.queue.push(self.now + BOOTSTRAP_PAUSE, What::Bootstrap { node: node as u32, life });
-        }
-        let bytes =
-            self.setup.images[spec.image].manifest_bytes + self.setup.profile_bytes[spec.image] + BOOTSTRAP_FRAME_BYTES;
-        let pipe = self.network.open(self.setup.nodes[seed].host, spec.host);
-        let parcel = Parcel::Bootstrap { node: node as u32, life, pipe, bytes };
-        let delay = BOOTSTRAP_ROUND_TRIPS * self.rtt(node, seed);
-        let tag = self.add_parcel(parcel);
-        self.queue.push(self.now + delay, What::Send { pipe, bytes, tag });
     }
 
     pub(super) fn dial(&mut self, node: usize, peer: PeerId, to: usize) {
@@ -135,6 +110,10 @@ impl<W: Watch> World<'_, W> {
                 self.note(5, node, connection.into());
                 self.tell(node, Event::PeerOpened { peer, credit_bytes: CREDIT_BYTES });
                 self.drain(node);
+                let to = self.connections[connection as usize].ends[1].node as usize;
+                if self.setup.nodes[to].role == Role::Seed {
+                    self.can_be_named(to, node);
+                }
             }
             // The engine has hung up in the meantime.
             None => self.abort(connection, generation),
@@ -513,8 +492,9 @@ impl<W: Watch> World<'_, W> {
     }
 
     fn on_bootstrapped(&mut self, tag: u32) {
-        let Some(Parcel::Bootstrap { node, life, pipe, bytes }) = self.take_parcel(tag) else { return };
+        let Some(Parcel::Bootstrap { node, life, from, pipe, bytes }) = self.take_parcel(tag) else { return };
         self.drop_unsent(pipe);
+        self.bootstrap_ended(from as usize);
         let row = &mut self.nodes[node as usize];
         if row.life == life && row.phase == Phase::Starting {
             row.tally.metadata_bytes += u64::from(bytes);

@@ -17,6 +17,7 @@
 //! | `watch` | what checkers see |
 
 mod actions;
+mod bootstrap;
 mod choker;
 mod connections;
 mod faults;

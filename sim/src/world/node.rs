@@ -1,5 +1,6 @@
 //! A node: an engine, its cache, its guest, and what a host keeps for them.
 
+use super::bootstrap::Desk;
 use super::choker::Choker;
 use super::queue::What;
 use super::tally::Counts;
@@ -74,6 +75,8 @@ pub(super) struct Node<'a> {
     pub taken: Vec<(PeerId, u32)>,
     /// Times that it could not get manifest and profile.
     pub bootstrap_failures: usize,
+    /// Of a seed: bootstraps.
+    pub desk: Desk,
     pub wake_at: Nanos,
     pub paused_until: Nanos,
     pub clock_ahead_micros: u64,
@@ -107,6 +110,7 @@ impl Node<'_> {
             touches: Vec::new(),
             taken: Vec::new(),
             bootstrap_failures: 0,
+            desk: Desk::default(),
             wake_at: NEVER,
             paused_until: 0,
             clock_ahead_micros: 0,
