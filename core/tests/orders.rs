@@ -121,6 +121,34 @@ fn what_is_wanted_at_a_time_unknown_is_fetched_by_whoever_wants_it() {
     assert!(picks.filter(|index| *index == 30).count() < 50, "what nodes hold is not asked of seeds");
 }
 
+/// Others are ahead: they have all that comes before this chunk. What is divisible by five is this node's to fetch.
+struct Ahead(u32);
+
+impl Supply for Ahead {
+    fn holders(&self, chunk: ChunkIndex) -> u16 {
+        if chunk.get() < self.0 { 9 } else { 0 }
+    }
+
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    fn seed_has_room(&self) -> bool {
+        true
+    }
+
+    fn owns(&self, chunk: ChunkIndex) -> bool {
+        chunk.get().is_multiple_of(5)
+    }
+}
+
+#[test]
+fn who_started_later_fetches_its_own_where_those_ahead_are() {
+    let (window, mut rng) = (window(400), Rng::new(1));
+    let mut pick = |ahead| Owners::default().pick(Instant::ZERO, &window, &Ahead(ahead), &mut rng);
+    assert_eq!([pick(0), pick(201), pick(391)], [Some(0), Some(205), Some(395)]);
+}
+
 /// Everybody has everything, but only of what is divisible by seven somebody takes a request.
 struct Sevenths;
 

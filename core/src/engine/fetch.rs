@@ -54,13 +54,13 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             if row.piece_number() != piece.get() || row.class == Class::Demand {
                 continue;
             }
-            let peer = row.peer;
+            let (peer, was_prefetch) = (row.peer, row.class == Class::Prefetch);
             self.transfers.change(index, |row| {
                 row.class = Class::Demand;
                 row.urgent_since = now;
                 row.step = if waiting { Step::ToAsk } else { row.step };
             });
-            self.peers.change_of(peer, |link| link.bulk -= u16::from(waiting));
+            self.peers.change_of(peer, |link| link.prefetches -= u16::from(waiting && was_prefetch));
         }
     }
 
@@ -75,7 +75,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             }
             let (peer, waiting) = (row.peer, row.is_waiting());
             self.transfers.change(index, |row| row.class = Class::Prefetch);
-            self.peers.change_of(peer, |link| link.bulk += u16::from(waiting));
+            self.peers.change_of(peer, |link| link.prefetches += u16::from(waiting));
         }
     }
 
@@ -153,10 +153,10 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         if !row.is_waiting() {
             return;
         }
-        let (peer, bulk) = (row.peer, row.class != Class::Demand);
+        let (peer, is_prefetch) = (row.peer, row.class == Class::Prefetch);
         self.peers.change_of(peer, |link| {
             link.in_flight -= 1;
-            link.bulk -= u16::from(bulk);
+            link.prefetches -= u16::from(is_prefetch);
         });
     }
 
@@ -362,7 +362,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         }
         let queued = self.peers.change(peer.index(), |link| {
             link.in_flight += 1;
-            link.bulk += u16::from(class != Class::Demand);
+            link.prefetches += u16::from(class == Class::Prefetch);
             link.in_flight - 1
         });
         self.transfers.change(index, |row| {

@@ -622,8 +622,8 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             let id = self.peers.id(index);
             let waiting = || self.transfers.rows(WAITING).filter(|(_, row)| row.peer == id);
             assert_eq!(waiting().count(), usize::from(peer.in_flight), "in_flight counts what is asked");
-            let bulk = waiting().filter(|(_, row)| row.class != Class::Demand).count();
-            assert_eq!(bulk, usize::from(peer.bulk), "bulk counts what no guest waits for");
+            let prefetches = waiting().filter(|(_, row)| row.class == Class::Prefetch).count();
+            assert_eq!(prefetches, usize::from(peer.prefetches), "prefetches are counted");
             let rows = self.uploads.of_peer(index);
             assert_eq!(rows.clone().count(), usize::from(peer.uploads), "uploads counts the peer's requests");
             let loads = rows.filter(|(_, row)| matches!(row.answer, Answer::Loading | Answer::Loaded(_))).count();

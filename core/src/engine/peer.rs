@@ -96,8 +96,8 @@ pub struct PeerRow {
     pub(super) pieces: u32,
     /// Pieces asked of it, or about to be, whose body has not begun to come.
     pub(super) in_flight: u16,
-    /// Of these, how many no guest waits for.
-    pub(super) bulk: u16,
+    /// Of these, how many are prefetches. Fills have places of their own: they wait long, and would be in the way.
+    pub(super) prefetches: u16,
     /// Bodies that may still come for requests that were taken back.
     pub(super) late_bodies: u32,
     /// The pieces of these, as long as there are no more than find room. Until it is known that none comes they are not
@@ -152,7 +152,7 @@ impl PeerRow {
         last_received: Instant::ZERO,
         pieces: 0,
         in_flight: 0,
-        bulk: 0,
+        prefetches: 0,
         late_bodies: 0,
         taken_back: [0; TAKEN_BACK_MAX],
         late_pinged: false,

@@ -250,10 +250,10 @@ impl<'a> Peers<'a> {
         let silent_at = if is_up { row.last_received + self.tuning.silence } else { Instant::NEVER };
         let blob_at = at_once(row.is_open() && row.takes_bytes() && row.blob.is_some());
         let is_seed = row.role == Role::Seed;
-        let bulk_max = if is_seed { self.tuning.prefetches_per_seed } else { self.tuning.prefetches_per_peer };
+        let prefetches_max = if is_seed { self.tuning.prefetches_per_seed } else { self.tuning.prefetches_per_peer };
         let demand = row.is_open() && row.in_flight < row.requests_max;
         Noted {
-            sets: [row.is_open(), is_seed, demand, demand && row.bulk < bulk_max],
+            sets: [row.is_open(), is_seed, demand, demand && row.prefetches < prefetches_max],
             agendas: [
                 self.news_at(row),
                 blob_at,

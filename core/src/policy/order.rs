@@ -85,7 +85,7 @@ const FAN_OUT: u16 = 4;
 const SOON: Duration = Duration::from_millis(50);
 /// So far ahead the soonest is looked for.
 const URGENT: usize = 64;
-/// So far ahead a chunk of its own is looked for: what is later may still come from others.
+/// Among so many chunks that nobody holds one of its own is looked for: what is later may still come from others.
 const OWN: usize = 128;
 /// One pick in so many does not prefer what nearer nodes wait for: those it is to be had from may all be busy.
 const NOT_BROUGHT_ONE_IN: u32 = 4;
@@ -120,10 +120,10 @@ impl Order for Owners {
             return Some(0);
         }
         if supply.seed_has_room() {
-            let is_mine = |guess: &Guess| {
-                supply.holders(guess.chunk) == 0 && (guess.due == Duration::MAX || supply.owns(guess.chunk))
-            };
-            if let Some(mine) = window.iter().take(OWN).position(is_mine) {
+            let is_mine = |guess: &Guess| guess.due == Duration::MAX || supply.owns(guess.chunk);
+            // Who started later is held back by nothing that others have, so that those ahead need not wait for it.
+            let unheld = window.iter().enumerate().filter(|(_, guess)| supply.holders(guess.chunk) == 0);
+            if let Some((mine, _)) = unheld.take(OWN).find(|(_, guess)| is_mine(guess)) {
                 return Some(mine);
             }
         }

@@ -119,3 +119,18 @@ fn it_is_never_asked_of_a_second_peer_and_goes_on_to_the_end() {
     assert_eq!(all, [CHUNKS - 2, CHUNKS - 1]);
     assert_eq!((hand.engine.held().count(), hand.engine.stats().hedges), (PIECES, 0));
 }
+
+#[test]
+fn it_takes_no_place_from_what_is_about_to_be_wanted() {
+    let mut hand = Hand::guessing(&[500, 501], |config| config.fill = Fill::Rate(1 << 40));
+    hand.keeps(CHUNKS..PIECES);
+    hand.keeps(0..500);
+    let peer = hand.holder(1, Role::Node, 502..PIECES);
+    let fills = hand.requests();
+    assert!(fills.iter().all(|(_, request)| request.class == Class::Fill), "{fills:?}");
+    assert_eq!(fills.iter().map(|(_, request)| request.run.count).sum::<u16>(), 4, "as many as may be");
+    hand.has(peer, 500..502);
+    hand.drain();
+    hand.wait_micros(100_000);
+    assert_eq!(classes(&mut hand), [Class::Prefetch], "of the peer that has not answered them");
+}
