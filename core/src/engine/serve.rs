@@ -121,20 +121,20 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             link.map(|link| to.nearness(&link.locality))
         };
         let peer = self.served.name(piece, peers.id(index), fits)?;
-        if request.class == Class::Demand {
-            self.hurry(piece);
-        }
+        self.hurry(piece, request.class);
         let link = self.peers.get(peer)?;
         Some(Answer::Redirect(link.node, link.address))
     }
 
-    /// A guest waits for what others have asked for and not been sent yet: it goes to these first.
-    fn hurry(&mut self, piece: PieceIndex) {
+    /// What others have asked for and not been sent yet is wanted more urgently: it goes to these as urgently, so that they can
+    /// pass it on.
+    fn hurry(&mut self, piece: PieceIndex, class: Class) {
         for peer in self.served.nodes(piece) {
             let index = peer.index();
             let found = self.uploads.of_peer(index).find(|(_, row)| row.piece == piece.get()).map(|(row, _)| row);
             if let Some(row) = found.filter(|_| self.peers.get(peer).is_some()) {
-                self.uploads.at_mut(row).class = Class::Demand;
+                let upload = self.uploads.at_mut(row);
+                upload.class = upload.class.min(class);
                 self.peers.review(index);
             }
         }
