@@ -11,7 +11,7 @@ use std::sync::Arc;
 use virtio_queue::DescriptorChain;
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::guest_memory::Error as MemoryError;
-use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Address as _, Bytes as _, GuestAddress, GuestMemoryMmap};
 
 /// A guest's memory; as long as it is held it stays mapped.
 pub(super) type Memory = GuestMemoryMmap<()>;
@@ -42,43 +42,49 @@ pub(super) struct Parsed {
 impl Parsed {
     pub(super) fn from_chain(memory: &Memory, chain: DescriptorChain<Arc<Memory>>) -> Self {
         let (mut given, mut wanted) = (Buffer::default(), Buffer::default());
-        let described = describe(chain, &mut given, &mut wanted);
-        let status_at = wanted.take_last_byte();
-        let request = described.and_then(|()| {
+        let (last, fault) = describe(chain, &mut given, &mut wanted);
+        let status_at = last.and_then(|last| last.addr().checked_add(u64::from(last.len() - 1)));
+        let parse = || {
+            fault.map_or(Ok(()), Err)?;
             status_at.ok_or("it has no room for a status")?;
+            wanted.drop_last_byte();
             let mut head = [0; HEAD_BYTES as usize];
             if given.bytes() < HEAD_BYTES || given.take(memory, &mut head).is_err() {
                 return Err("it has no head");
             }
             let [kind, _, low, high] = [0, 4, 8, 12].map(|at| u32_at(&head, at));
             Ok(Request { kind, sector: u64::from(low) | u64::from(high) << 32, given, wanted })
-        });
-        Self { request, status_at }
+        };
+        Self { request: parse(), status_at }
     }
 }
 
-/// Follows a chain to its end, which must be where it says.
+/// Follows a chain to its end, which must be where it says. The last that is to be written, which ends with the status; and
+/// why it is no request, if it is none.
 fn describe(
     chain: DescriptorChain<Arc<Memory>>,
     given: &mut Buffer,
     wanted: &mut Buffer,
-) -> Result<(), &'static str> {
-    let mut goes_on = true;
+) -> (Option<Descriptor>, Option<&'static str>) {
+    let (mut last, mut fault, mut goes_on) = (None, None, true);
     for (count, descriptor) in chain.enumerate() {
-        if count == DESCRIPTORS_MAX {
-            return Err("it has more descriptors than were allowed");
-        }
         goes_on = descriptor.has_next();
-        if descriptor.is_write_only() {
+        if count >= DESCRIPTORS_MAX {
+            // No more than this is kept of it.
+            fault = Some("it has more descriptors than were allowed");
+        } else if descriptor.is_write_only() {
             wanted.push(descriptor);
-        } else if wanted.parts.is_empty() {
+        } else if last.is_none() {
             given.push(descriptor);
         } else {
-            return Err("what is to be read comes after what is to be written");
+            fault = Some("what is to be read comes after what is to be written");
+        }
+        if descriptor.is_write_only() && descriptor.len() > 0 {
+            last = Some(descriptor);
         }
     }
     // Also a loop, an index beyond the table, a table that is none, more than 4 GiB.
-    if goes_on { Err("its descriptors come to no end") } else { Ok(()) }
+    (last, fault.or(goes_on.then_some("its descriptors come to no end")))
 }
 
 /// Little-endian, as all of virtio 1.
@@ -141,13 +147,12 @@ impl Buffer {
         Ok(taken)
     }
 
-    fn take_last_byte(&mut self) -> Option<GuestAddress> {
-        let (at, bytes) = self.parts.back_mut()?;
-        *bytes -= 1;
-        let last = GuestAddress(at.0.checked_add(u64::from(*bytes))?);
-        if *bytes == 0 {
-            self.parts.pop_back();
+    fn drop_last_byte(&mut self) {
+        if let Some((_, bytes)) = self.parts.back_mut() {
+            *bytes -= 1;
+            if *bytes == 0 {
+                self.parts.pop_back();
+            }
         }
-        Some(last)
     }
 }

@@ -199,8 +199,7 @@ impl<D: Disk> Server<D> {
     /// Whether there is one; else the device ends.
     fn wait_for_frontend(&self, listener: &UnixListener) -> io::Result<bool> {
         loop {
-            let mut events =
-                [PollFd::new(listener, PollFlags::IN), PollFd::new(&self.shared.wake, PollFlags::IN)];
+            let mut events = [PollFd::new(listener, PollFlags::IN), PollFd::new(&self.shared.wake, PollFlags::IN)];
             match poll(&mut events, None) {
                 Ok(_) if self.shared.now().is_ending => return Ok(false),
                 Ok(_) if events[0].revents().contains(PollFlags::IN) => return Ok(true),

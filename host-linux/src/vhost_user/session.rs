@@ -123,7 +123,8 @@ impl<D: Disk> Session<D> {
         if let Ok(request) = &request {
             slot.weigh(request.given.bytes() + request.wanted.bytes());
         }
-        let mut answer = Answer { _slot: slot, vring: vring.clone(), memory, head, status_at, done: Some(Done::FAILED) };
+        let mut answer =
+            Answer { _slot: slot, vring: vring.clone(), memory, head, status_at, done: Some(Done::FAILED) };
         let request = match request {
             Ok(request) => request,
             Err(why) => {

@@ -16,6 +16,7 @@ use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// How long an answer may take; it bounds a failure, and decides nothing else.
@@ -68,6 +69,7 @@ pub struct Driver {
 struct Queue {
     kick: EventFd,
     call: EventFd,
+    called: Epoll,
     offered: u16,
     used: u16,
 }
@@ -77,8 +79,7 @@ impl Driver {
     pub fn connect(socket: &Path, queues: usize, without: u64) -> Self {
         let file = File::from(memfd_create("guest", MemfdFlags::CLOEXEC).unwrap());
         file.set_len(MEMORY_BYTES).unwrap();
-        let ranges =
-            [(GuestAddress(0), MEMORY_BYTES as usize, Some(FileOffset::new(file.try_clone().unwrap(), 0)))];
+        let ranges = [(GuestAddress(0), MEMORY_BYTES as usize, Some(FileOffset::new(file.try_clone().unwrap(), 0)))];
         let memory = GuestMemoryMmap::from_ranges_with_files(ranges).unwrap();
         let mut frontend = Frontend::connect(socket, 64).unwrap();
         frontend.set_owner().unwrap();
@@ -129,7 +130,17 @@ impl Driver {
         self.frontend.set_vring_call(number, &call).unwrap();
         self.frontend.set_vring_kick(number, &kick).unwrap();
         self.frontend.set_vring_enable(number, true).unwrap();
-        self.queues.push(Queue { kick, call, offered: 0, used: 0 });
+        let called = Epoll::new().unwrap();
+        called.ctl(ControlOperation::Add, call.as_raw_fd(), EpollEvent::new(EventSet::IN, 0)).unwrap();
+        self.queues.push(Queue { kick, call, called, offered: 0, used: 0 });
+    }
+
+    /// Starts a queue again that was stopped.
+    pub fn resume(&self, number: usize, base: u16) {
+        let Queue { kick, call, .. } = &self.queues[number];
+        self.frontend.set_vring_base(number, base).unwrap();
+        self.frontend.set_vring_call(number, call).unwrap();
+        self.frontend.set_vring_kick(number, kick).unwrap();
     }
 
     /// The configuration space.
@@ -210,7 +221,7 @@ impl Driver {
                 if Instant::now() >= until {
                     return None;
                 }
-                wait_for(&state.call, Duration::from_millis(100));
+                let _ = state.called.wait(100, &mut [EpollEvent::default()]);
             }
         }
     }
@@ -280,13 +291,4 @@ impl Driver {
 
 fn ring(queue: usize) -> u64 {
     queue as u64 * QUEUE_BYTES
-}
-
-fn wait_for(event: &EventFd, time: Duration) {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    // The crate's events are older than the standard library's own descriptors.
-    let file = event.try_clone().unwrap();
-    let borrowed = std::os::fd::AsFd::as_fd(&file);
-    let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
-    let _ = poll(&mut [PollFd::new(&borrowed, PollFlags::IN)], Some(&time));
 }
