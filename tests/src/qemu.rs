@@ -127,8 +127,8 @@ impl Qemu {
             add("-chardev", format!("socket,id=disk,path={}", escaped(socket)));
             add("-device", "vhost-user-blk-pci,chardev=disk".to_owned());
         } else {
-            let snapshot = if machine.writable { "off" } else { "on" };
-            add("-drive", format!("if=none,id=disk,format=raw,snapshot={snapshot},file={}", escaped(machine.disk)));
+            let kept = if machine.writable { "snapshot=off,discard=unmap" } else { "snapshot=on" };
+            add("-drive", format!("if=none,id=disk,format=raw,{kept},file={}", escaped(machine.disk)));
             let mut bus = machine.bus.split_whitespace();
             while let (Some(name), Some(value)) = (bus.next(), bus.next()) {
                 add(name, value.to_owned());

@@ -5,6 +5,8 @@ exec > /dev/null 2> /dev/ttyS0
 trap 'echo "WORKLOAD-DONE status=$?" > /dev/ttyS0; systemctl poweroff --no-block' EXIT
 cd /srv/kept
 
+# It is to look before anything is changed.
+systemctl start kept
 rm file-1
 head -c 3000000 /dev/urandom > file-41
 head -c 50000 /dev/urandom > file-42
