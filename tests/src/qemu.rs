@@ -57,6 +57,16 @@ impl<'a> Machine<'a> {
         let bus = "-device virtio-blk-pci,drive=disk";
         Self { disk, boot, writable: false, cpus: 2, memory_mib: 1024, bus, kernel_arguments: "", arguments: &[] }
     }
+
+    /// QEMU's arguments that attach a disk over vhost-user: one such, as they share the machine's memory with its server.
+    pub fn vhost_user_arguments(socket: &str, memory_mib: u32) -> [[String; 2]; 4] {
+        [
+            ["-object".into(), format!("memory-backend-memfd,id=memory,share=on,size={memory_mib}M")],
+            ["-numa".into(), "node,memdev=memory".into()],
+            ["-chardev".into(), format!("socket,id=vhost-user,path={}", escaped(socket))],
+            ["-device".into(), "vhost-user-blk-pci,chardev=vhost-user".into()],
+        ]
+    }
 }
 
 impl Qemu {
@@ -121,11 +131,9 @@ impl Qemu {
         add("-smp", machine.cpus.to_string());
         add("-m", machine.memory_mib.to_string());
         if let Some(socket) = machine.disk.strip_prefix("vhost-user:") {
-            // The memory is one that another process can have too.
-            add("-object", format!("memory-backend-memfd,id=memory,share=on,size={}M", machine.memory_mib));
-            add("-numa", "node,memdev=memory".to_owned());
-            add("-chardev", format!("socket,id=disk,path={}", escaped(socket)));
-            add("-device", "vhost-user-blk-pci,chardev=disk".to_owned());
+            for [name, value] in Machine::vhost_user_arguments(socket, machine.memory_mib) {
+                add(&name, value);
+            }
         } else {
             let kept = if machine.writable { "snapshot=off,discard=unmap" } else { "snapshot=on" };
             add("-drive", format!("if=none,id=disk,format=raw,{kept},file={}", escaped(machine.disk)));

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use swarmdisk_host::overlay::OverlaySummary;
 use swarmdisk_tests::appliance::Appliance;
-use swarmdisk_tests::fixture::{read_report, text};
+use swarmdisk_tests::fixture::{Fixture, read_report, text};
 use swarmdisk_tests::guest_script::GuestScript;
 use swarmdisk_tests::images::folder;
 use swarmdisk_tests::process::{Process, RUN_DEADLINE, Swarmdisk};
@@ -28,10 +28,13 @@ fn what_a_server_writes_is_there_at_its_next_boot() {
     let overlay = lab.text("overlay");
     let reference = lab.seed(&lab.image);
 
-    // The first life, over NBD.
+    // The first life, over NBD; beside its disk it has a read-only one over vhost-user.
     let (node, uri) = lab.attach(&reference.1, &["--nbd", &lab.socket("nbd")], &overlay);
-    lab.live(&uri, include_str!("../workloads/keep.sh"), None);
+    let other = ReadOnly::attach(&lab);
+    let script = [&other.variables(), include_str!("../workloads/keep.sh")].concat();
+    lab.live(&uri, &script, &other.arguments, None);
     lab.stop(node);
+    other.node.stop();
     let written = OverlaySummary::read(overlay.as_ref()).unwrap();
     println!("the overlay has {} bytes of data and {} of zeros", written.data_bytes, written.zero_bytes);
     assert!(written.data_bytes > 20 << 20 && written.zero_bytes > 1 << 20, "{written:?}");
@@ -42,7 +45,7 @@ fn what_a_server_writes_is_there_at_its_next_boot() {
 
     // The second, over vhost-user, on the same overlay.
     let (node, uri) = lab.attach(&reference.1, &["--vhost-user", &lab.text("vhost-user")], &overlay);
-    lab.live(&uri, include_str!("../workloads/change.sh"), Some("KEPT status=0 files=40 rows=5000"));
+    lab.live(&uri, include_str!("../workloads/change.sh"), &[], Some("KEPT status=0 files=40 rows=5000"));
     lab.stop(node);
     drop(reference);
 
@@ -102,12 +105,13 @@ impl Lab {
     }
 
     /// One life of the server: booted, at work until it powers itself off. What it says of its last life is `expected`.
-    fn live(&self, uri: &str, script: &str, expected: Option<&str>) {
+    fn live(&self, uri: &str, script: &str, arguments: &[String], expected: Option<&str>) {
         let script = GuestScript::write(&self.folder.path().join("script"), script);
+        let arguments: Vec<&str> = script.arguments().into_iter().chain(arguments.iter().map(String::as_str)).collect();
         let machine = Machine {
             writable: true,
             kernel_arguments: GuestScript::KERNEL_ARGUMENTS,
-            arguments: &script.arguments(),
+            arguments: &arguments,
             ..Machine::new(uri, Boot::Direct(&self.appliance))
         };
         let booted = self.boot(&machine);
@@ -154,6 +158,34 @@ impl Lab {
         let target = format!("{raw}?offset={}", root_offset(raw.as_ref()));
         let told = run(&self.e2fsck, &["-f", "-n", &target]);
         println!("{}", told.lines().last().unwrap_or_default());
+    }
+}
+
+/// A small image that a guest may not write to.
+struct ReadOnly {
+    fixture: Fixture,
+    node: Process,
+    /// QEMU's, to attach it.
+    arguments: Vec<String>,
+}
+
+impl ReadOnly {
+    fn attach(lab: &Lab) -> Self {
+        let fixture = Fixture::mixed(5 << 20, 12);
+        let socket = lab.text("read-only");
+        let (node, uri) = fixture.swarmdisk.attach([&text(&fixture.swarm), "--vhost-user", &socket]);
+        assert_eq!(uri, format!("vhost-user:{socket}"));
+        let arguments = Machine::vhost_user_arguments(&socket, 1024).into_iter().flatten().collect();
+        Self { fixture, node, arguments }
+    }
+
+    /// What a script is to know of it: how guests name it, and the hash of its bytes.
+    fn variables(&self) -> String {
+        let mut command = Command::new("sha256sum");
+        command.arg(&self.fixture.raw);
+        let told = Process::start(command).wait(RUN_DEADLINE).stdout;
+        let sum = told.split_whitespace().next().expect("a sum");
+        format!("SERIAL={} SUM={sum}\n", &self.fixture.id[..20])
     }
 }
 

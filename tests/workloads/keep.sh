@@ -3,6 +3,13 @@
 set -e
 exec > /dev/null 2> /dev/ttyS0
 trap 'echo "WORKLOAD-DONE status=$?" > /dev/ttyS0; systemctl poweroff --no-block' EXIT
+
+# A read-only disk, known by its serial number, and what is on it: the test says both before this.
+disk=/dev/disk/by-id/virtio-$SERIAL
+[ "$(blockdev --getro "$disk")" = 1 ]
+[ "$(sha256sum < "$disk")" = "$SUM  -" ]
+! dd if=/dev/zero of="$disk" bs=4096 count=1 status=none 2> /dev/null
+
 mkdir /srv/kept
 cd /srv/kept
 
