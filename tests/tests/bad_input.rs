@@ -47,6 +47,7 @@ fn arguments_that_cannot_be_right() {
     let fixture = Fixture::mixed(1 << 20, 1);
     let (swarm, id) = (text(&fixture.swarm), &fixture.id);
     let attach = format!("attach {swarm} --nbd 127.0.0.1:0");
+    let socket = fixture.text("socket");
     for (command, says) in [
         ("pack".into(), "required arguments were not provided: <IMAGE> <OUT.swarm>; see `swarmdisk pack --help`"),
         ("pakc".into(), "a similar subcommand exists: 'pack'"),
@@ -64,11 +65,11 @@ fn arguments_that_cannot_be_right() {
         (format!("{attach} --recover"), "cannot be used with"),
         (format!("run {swarm} --recover -- true"), "--ublk"),
         (format!("run {swarm} --ublk --nbd 127.0.0.1:0 -- true"), "cannot be used with"),
-        (format!("{attach} --vhost-user socket"), "cannot be used with"),
+        (format!("{attach} --vhost-user {socket}"), "cannot be used with"),
         (format!("attach {swarm} --vhost-user"), "--vhost-user <PATH>"),
-        (format!("attach {swarm} --vhost-user socket --recover"), "--ublk"),
-        (format!("run {swarm} --vhost-user socket --ublk -- true"), "cannot be used with"),
-        (format!("run {swarm} --vhost-user socket --nbd 127.0.0.1:0 -- true"), "cannot be used with"),
+        (format!("attach {swarm} --vhost-user {socket} --recover"), "cannot be used with"),
+        (format!("run {swarm} --vhost-user {socket} --ublk -- true"), "cannot be used with"),
+        (format!("run {swarm} --vhost-user {socket} --nbd 127.0.0.1:0 -- true"), "cannot be used with"),
         (format!("attach {swarm} --nbd here"), "`here` is no place to listen; write HOST:PORT"),
         (format!("attach {swarm} --nbd 0.0.0.0:0"), "listen on 127.0.0.1, or pass --open"),
         (format!("{attach} --listen [::]:0"), "[::]:0 can be reached by others; pass --open"),

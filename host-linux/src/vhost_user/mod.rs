@@ -3,7 +3,8 @@
 //! *Purpose*: [`VhostUserDevice`] serves any [`Disk`] to QEMU, Cloud Hypervisor and other frontends; [`VhostUser`] is what
 //! the command's `--vhost-user` is. *Invariants*: one frontend at a time, each with a session of its own; when it leaves,
 //! the next one is let in after all that the first had under way is over. The socket's file is ours as long as the device
-//! lives. *Bounds*: those of `flow` and `backend`; at the end requests get 5 s, then they fail.
+//! lives. *Bounds*: those of `flow` and `backend`; at the end requests get 5 s, then they fail. A frontend that stops a queue
+//! waits as long as the disk takes for what is under way, since a guest that goes on would miss its answers.
 //!
 //! The protocol and the rings are those of rust-vmm's crates. *Source*: QEMU's `docs/interop/vhost-user.rst`; VIRTIO 1.2.
 //!

@@ -166,7 +166,8 @@ impl<D: Disk> Target<D> {
             return Err(RequestError::Unsupported("writing"));
         }
         let bytes = given.bytes();
-        if bytes == 0 || bytes > RANGE_BYTES as u64 * u64::from(RANGES_MAX) || bytes % RANGE_BYTES as u64 != 0 {
+        if bytes == 0 || bytes > RANGE_BYTES as u64 * u64::from(RANGES_MAX) || !bytes.is_multiple_of(RANGE_BYTES as u64)
+        {
             return Err(RequestError::Malformed("a list of ranges that is none"));
         }
         let mut list = vec![0; bytes as usize];
@@ -204,7 +205,7 @@ impl<D: Disk> Target<D> {
     }
 
     fn range(&self, sector: u64, bytes: u64, flags: u32) -> Result<Range, RequestError> {
-        if bytes % (1 << SECTOR_SHIFT) != 0 {
+        if !bytes.is_multiple_of(1 << SECTOR_SHIFT) {
             return Err(RequestError::Malformed("a part of a sector"));
         }
         match sector.checked_add(bytes >> SECTOR_SHIFT) {

@@ -1,6 +1,7 @@
 //! A disk in memory that says what was done to it, and can be held up.
 
 use bytes::Bytes;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use swarmdisk_core::ids::GuestId;
 use swarmdisk_host::disk::{Disk, DiskError, Extent, ExtentKind, check_range};
@@ -12,6 +13,8 @@ pub struct MemoryDisk {
     is_writable: bool,
     /// A request takes one on its way; with none left it waits.
     pub gate: Option<Arc<Semaphore>>,
+    /// Requests that have come as far as the gate.
+    pub begun: AtomicUsize,
     /// Words of what was done, in order.
     pub log: Mutex<Vec<String>>,
 }
@@ -20,7 +23,7 @@ impl MemoryDisk {
     /// Bytes that say where they are.
     pub fn new(bytes: usize, is_writable: bool) -> Self {
         let bytes = (0..bytes).map(|at| (at / 512 * 7 + at % 512 * 3) as u8).collect();
-        Self { bytes: Mutex::new(bytes), is_writable, gate: None, log: Mutex::default() }
+        Self { bytes: Mutex::new(bytes), is_writable, gate: None, begun: AtomicUsize::new(0), log: Mutex::default() }
     }
 
     /// The same, whose requests wait until `gate` lets them through.
@@ -34,6 +37,7 @@ impl MemoryDisk {
     }
 
     async fn pass(&self, what: String) {
+        self.begun.fetch_add(1, Ordering::SeqCst);
         if let Some(gate) = &self.gate {
             gate.acquire().await.unwrap().forget();
         }

@@ -1,11 +1,12 @@
 //! Frontends that come and go, with requests under way, and the end of the device.
 
 use super::disk::MemoryDisk;
-use super::driver::{Driver, SOON};
+use super::driver::{Driver, MEMORY_BYTES, Part, SOON};
 use super::{FAILED, IMAGE_BYTES, OK, Served};
 use std::fs;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -49,6 +50,47 @@ fn requests_in_flight_are_answered_out_of_turn() {
     }
     heads.sort_unstable();
     assert_eq!(heads, (0..40).map(|slot| slot * 3).collect::<Vec<_>>(), "each once");
+}
+
+#[test]
+fn what_is_too_much_waits_its_turn() {
+    let (served, gate) = gated();
+    let begun = || served.disk.begun.load(Ordering::SeqCst);
+    // By number: more than the thousand that are let in, from many queues.
+    let mut driver = Driver::connect(&served.socket, 30, 0);
+    for (queue, slot) in (0..30).flat_map(|queue| (0..42).map(move |slot| (queue, slot))) {
+        driver.submit(queue, slot, VIRTIO_BLK_T_IN, 0, &[], 512);
+    }
+    (0..30).for_each(|queue| driver.kick(queue));
+    wait_until("as many as are let in have begun", || begun() == 1024);
+    thread::sleep(FEW);
+    assert_eq!(begun(), 1024);
+    gate.add_permits(30 * 42);
+    for queue in (0..30).flat_map(|queue| [queue; 42]) {
+        assert_eq!(driver.answer(queue).1, 513);
+    }
+    drop(driver);
+    // By bytes: 64 MiB in pieces of 4 MiB.
+    served.disk.begun.store(0, Ordering::SeqCst);
+    let mut driver = served.driver();
+    for slot in 0..30 {
+        let parts = [
+            driver.put_head(slot, VIRTIO_BLK_T_IN, 0),
+            Part::wanted(MEMORY_BYTES - (8 << 20), 8 << 20),
+            driver.put_status(slot),
+        ];
+        driver.describe(0, 3 * slot, &parts);
+        driver.offer(0, 3 * slot);
+    }
+    driver.kick(0);
+    wait_until("as many as are let in have begun", || begun() == 16);
+    thread::sleep(FEW);
+    assert_eq!(begun(), 16);
+    gate.add_permits(60);
+    for _ in 0..30 {
+        assert_eq!(driver.answer(0).1, (8 << 20) + 1);
+    }
+    assert_eq!(begun(), 60, "each in two pieces");
 }
 
 #[test]

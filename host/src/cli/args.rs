@@ -150,7 +150,7 @@ pub struct DeviceOptions {
     #[arg(long, value_name = "PATH", conflicts_with = "ublk")]
     pub vhost_user: Option<PathBuf>,
     /// Take back the device of this image whose node has died; its guests' requests wait for that
-    #[arg(long, requires = "ublk", conflicts_with_all = ["nbd", "overlay"])]
+    #[arg(long, requires = "ublk", conflicts_with_all = ["nbd", "vhost_user", "overlay"])]
     pub recover: bool,
 }
 
