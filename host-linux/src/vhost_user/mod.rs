@@ -224,6 +224,8 @@ impl<D: Disk> Server<D> {
         if let Some(connection) = daemon.shutdown_handle() {
             let mut now = self.shared.now();
             if now.is_ending {
+                drop(now);
+                session.end(GRACE, End::Failed);
                 connection.shutdown();
             } else {
                 now.session = Some((session.clone(), connection));
