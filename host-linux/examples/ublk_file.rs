@@ -73,7 +73,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let wish = DeviceWish { number: None, recover, outlives_server: true, mark: 0x7562_6c6b_5f66_696c };
     let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let device = UblkDevice::start(Arc::new(WritableFile { file, bytes }), wish).await?;
-    println!("ready {}", device.path().display());
+    println!("ready {}", device.uri());
     end.recv().await;
     Box::new(device).detach().await;
     Ok(())

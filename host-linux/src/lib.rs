@@ -2,3 +2,4 @@
 
 mod sys;
 pub mod ublk;
+pub mod vhost_user;

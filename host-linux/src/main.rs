@@ -3,7 +3,8 @@
 
 use swarmdisk_host::device::Exports;
 use swarmdisk_host_linux::ublk::Ublk;
+use swarmdisk_host_linux::vhost_user::VhostUser;
 
 fn main() -> std::process::ExitCode {
-    swarmdisk_host::cli::main(Exports { ublk: Some(&Ublk) })
+    swarmdisk_host::cli::main(Exports { ublk: Some(&Ublk), vhost_user: Some(&VhostUser) })
 }

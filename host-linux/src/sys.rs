@@ -1,4 +1,5 @@
-//! The kernel's rings and mapped memory, as ublk uses them: all of this crate's `unsafe` is here.
+//! The kernel's rings and mapped memory, as ublk uses them, and what a library leaves open: all of this crate's `unsafe` is
+//! here.
 //!
 //! *Invariants*: a buffer that the kernel may write to lives until it has answered, and whatever else an entry names is
 //! kept by the ring; so what is offered here is safe to use. *Bounds*: a ring's entries are given when it is made.
@@ -8,9 +9,10 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier};
 
 /// A ring for commands to `/dev/ublk-control`, one at a time.
 pub(crate) struct ControlRing {
@@ -180,5 +182,29 @@ impl Drop for Descriptors {
         // SAFETY: it is our own mapping, and no reference into it was given out.
         // An error would leave it mapped, which harms nobody.
         let _ = unsafe { munmap(self.start.cast(), self.bytes) };
+    }
+}
+
+/// Events by which the daemon of `vhost-user-backend` ends its threads. It makes a raw descriptor of each consumer and
+/// forgets it: dropping this, after the daemon, closes them.
+#[derive(Default)]
+pub(crate) struct ExitEvents(Mutex<Vec<RawFd>>);
+
+impl ExitEvents {
+    /// For [`VhostUserBackend::exit_event`](vhost_user_backend::VhostUserBackend::exit_event) alone.
+    pub(crate) fn make(&self) -> io::Result<(EventConsumer, EventNotifier)> {
+        let (consumer, notifier) = new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)?;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(consumer.as_raw_fd());
+        Ok((consumer, notifier))
+    }
+}
+
+impl Drop for ExitEvents {
+    fn drop(&mut self) {
+        for forgotten in self.0.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // SAFETY: `into_raw_fd` has made it nobody's (a test counts that they neither stay nor are closed twice), and
+            // the threads that waited for it have ended with the daemon.
+            drop(unsafe { OwnedFd::from_raw_fd(forgotten) });
+        }
     }
 }

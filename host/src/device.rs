@@ -1,4 +1,4 @@
-//! The seam to devices that only one operating system has: ublk on Linux.
+//! The seam to exports that only one operating system has: ublk and vhost-user on Linux.
 //!
 //! *Purpose*: this crate depends on no such system's interfaces; a command's own crate passes in what it can do
 //! ([`Exports`]), as trait objects. [`Disk`](crate::disk::Disk) cannot be one (its reads are futures of any kind), so
@@ -8,7 +8,7 @@
 use crate::attached::AttachedDisk;
 use crate::cli::Failure;
 use crate::observed::Observed;
-use std::path::Path;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -23,6 +23,8 @@ pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub struct Exports {
     /// `--ublk`.
     pub ublk: Option<&'static dyn DeviceExport>,
+    /// `--vhost-user`.
+    pub vhost_user: Option<&'static dyn SocketExport>,
 }
 
 /// Makes devices of disks.
@@ -34,10 +36,25 @@ pub trait DeviceExport: Sync {
     fn attach(&self, disk: Arc<SessionDisk>, wish: DeviceWish) -> Later<'_, Result<Box<dyn Device>, Failure>>;
 }
 
+/// Serves disks to whoever connects to a socket.
+pub trait SocketExport: Sync {
+    /// Begins to serve at `socket`. Guests are told `serial`, up to 20 bytes, by which they know the disk again. Where the
+    /// future is dropped, nothing is left behind.
+    ///
+    /// # Errors
+    /// Whatever the system has against it, in one line that says what to do.
+    fn attach(
+        &self,
+        disk: Arc<SessionDisk>,
+        socket: PathBuf,
+        serial: String,
+    ) -> Later<'_, Result<Box<dyn Device>, Failure>>;
+}
+
 /// A device that guests can use.
 pub trait Device: Send {
-    /// Where it is.
-    fn path(&self) -> &Path;
+    /// Where it is: what `ready` says.
+    fn uri(&self) -> String;
 
     /// Waits until somebody else removes it, or it ends by itself.
     fn ended(&mut self) -> Later<'_, ()>;

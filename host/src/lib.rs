@@ -21,6 +21,8 @@ pub mod profile;
 pub mod reference;
 pub mod replay;
 pub mod report;
+#[cfg(unix)]
+pub mod socket_file;
 pub mod status;
 pub mod store;
 mod sys;

@@ -18,6 +18,7 @@ use swarmdisk_host::disk::{Disk, FileDisk};
 use swarmdisk_host::nbd::server::ServerError;
 use swarmdisk_host::nbd::{NbdClient, NbdListen, NbdServer, NbdUri, ServerConfig};
 use swarmdisk_host::replay::{ReplayOptions, replay_target};
+use swarmdisk_host::socket_file::SocketFileError;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
@@ -314,11 +315,11 @@ async fn sockets_of_the_dead_are_replaced_and_of_the_living_not() {
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists());
     let server = bind().await.unwrap();
-    assert!(matches!(bind().await, Err(ServerError::InUse(_))));
+    assert!(matches!(bind().await, Err(ServerError::Socket(SocketFileError::InUse { .. }))));
     server.run(async {}).await;
     assert!(!path.exists());
     std::fs::write(&path, "no socket").unwrap();
-    assert!(matches!(bind().await, Err(ServerError::NoSocket(_))));
+    assert!(matches!(bind().await, Err(ServerError::Socket(SocketFileError::NoSocket { .. }))));
     assert!(path.exists());
 }
 

@@ -5,7 +5,7 @@
 //! *What is not*: the processors, which are emulated, so that times are long. *Bounds*: see [`DEADLINE`].
 
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::appliance::Appliance;
 use crate::fixture::text;
+use crate::guest_script::GuestScript;
 use crate::images::{PART_BYTES, folder};
 use crate::process::Swarmdisk;
 use crate::qemu::{Boot, Machine, Qemu};
@@ -157,12 +158,6 @@ pub const SHAPES: &[Shape] = &[
     },
 ];
 
-/// Has systemd run the script on the disk `workload` once the boot is over. The command would power the machine off and be
-/// the only target by default.
-const RUN_WORKLOAD: &str = "systemd.unit=multi-user.target systemd.wants=kernel-command-line.service \
-    systemd.run_success_action=none systemd.run_failure_action=none \
-    systemd.run=\"/usr/bin/systemd-run --no-block -p After=boot-done.service /bin/sh /dev/disk/by-id/virtio-workload\"";
-
 /// What boots are recorded with: the appliance, packed, in a folder that goes with it.
 #[derive(Debug)]
 pub struct Recorder {
@@ -211,14 +206,12 @@ impl Recorder {
             Loader::Bios => Boot::Bios,
             Loader::Uefi => Boot::Uefi,
         };
-        let drive = format!("if=none,id=workload,format=raw,readonly=on,file={}", text(script));
-        let script_disk = ["-drive", &drive, "-device", "virtio-blk-pci,drive=workload,serial=workload"];
+        let workload = shape.workload.map(|workload| GuestScript::write(script, workload.script));
         let mut arguments = shape.arguments.to_vec();
         let mut kernel_arguments = shape.kernel_arguments.to_owned();
-        if let Some(workload) = shape.workload {
-            fs::write(script, sectors(workload.script)).expect("the folder can be written to");
-            arguments.extend(script_disk);
-            kernel_arguments = format!("{kernel_arguments} {RUN_WORKLOAD}");
+        if let Some(workload) = &workload {
+            arguments.extend(workload.arguments());
+            kernel_arguments = format!("{kernel_arguments} {}", GuestScript::KERNEL_ARGUMENTS);
         }
         let plain = Machine::new(uri, boot);
         let machine = Machine {
@@ -277,22 +270,9 @@ impl Recorder {
     }
 }
 
-/// A disk has whole sectors; the shell skips blank lines.
-fn sectors(script: &str) -> String {
-    let mut script = script.to_owned();
-    script.extend(std::iter::repeat_n('\n', script.len().next_multiple_of(512) - script.len()));
-    script
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_script_fills_whole_sectors() {
-        assert_eq!(sectors("").len(), 0);
-        assert_eq!(sectors("true\n"), format!("true\n{}", "\n".repeat(507)));
-    }
 
     #[test]
     fn every_shape_has_a_name_of_its_own() {

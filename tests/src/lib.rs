@@ -5,6 +5,7 @@ pub mod boots;
 pub mod compare;
 pub mod disk;
 pub mod fixture;
+pub mod guest_script;
 pub mod images;
 pub mod netlab;
 pub mod output;

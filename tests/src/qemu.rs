@@ -32,17 +32,18 @@ pub enum Boot<'a> {
 /// A machine to start.
 #[derive(Debug, Clone)]
 pub struct Machine<'a> {
-    /// A path or a URI: `nbd://HOST:PORT`, `nbd+unix:///?socket=PATH`.
+    /// A path or a URI: `nbd://HOST:PORT`, `nbd+unix:///?socket=PATH`, `vhost-user:PATH`.
     pub disk: &'a str,
     /// How it starts.
     pub boot: Boot<'a>,
     /// Whether what the guest writes goes to the disk; else to an unnamed file in `TMPDIR` (or `/var/tmp`), gone with the machine.
+    /// Over vhost-user QEMU sees no write, and they go to the disk if that takes any.
     pub writable: bool,
     /// Virtual processors.
     pub cpus: u32,
     /// Memory in MiB.
     pub memory_mib: u32,
-    /// QEMU's `-device` arguments, parted by blanks, that put `drive=disk` on a bus.
+    /// QEMU's `-device` arguments, parted by blanks, that put `drive=disk` on a bus. vhost-user is a bus of its own.
     pub bus: &'a str,
     /// More of the kernel's command line, where QEMU loads the kernel.
     pub kernel_arguments: &'a str,
@@ -55,6 +56,16 @@ impl<'a> Machine<'a> {
     pub fn new(disk: &'a str, boot: Boot<'a>) -> Self {
         let bus = "-device virtio-blk-pci,drive=disk";
         Self { disk, boot, writable: false, cpus: 2, memory_mib: 1024, bus, kernel_arguments: "", arguments: &[] }
+    }
+
+    /// QEMU's arguments that attach a disk over vhost-user: one such, as they share the machine's memory with its server.
+    pub fn vhost_user_arguments(socket: &str, memory_mib: u32) -> [[String; 2]; 4] {
+        [
+            ["-object".into(), format!("memory-backend-memfd,id=memory,share=on,size={memory_mib}M")],
+            ["-numa".into(), "node,memdev=memory".into()],
+            ["-chardev".into(), format!("socket,id=vhost-user,path={}", escaped(socket))],
+            ["-device".into(), "vhost-user-blk-pci,chardev=vhost-user".into()],
+        ]
     }
 }
 
@@ -114,14 +125,23 @@ impl Qemu {
              -display none -no-reboot -chardev stdio,id=console,signal=off -serial chardev:console \
              -device virtio-rng-pci"
             .split_whitespace()
-            .chain(machine.bus.split_whitespace())
             .map(str::to_owned)
             .collect();
         let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
         add("-smp", machine.cpus.to_string());
         add("-m", machine.memory_mib.to_string());
-        let snapshot = if machine.writable { "off" } else { "on" };
-        add("-drive", format!("if=none,id=disk,format=raw,snapshot={snapshot},file={}", escaped(machine.disk)));
+        if let Some(socket) = machine.disk.strip_prefix("vhost-user:") {
+            for [name, value] in Machine::vhost_user_arguments(socket, machine.memory_mib) {
+                add(&name, value);
+            }
+        } else {
+            let kept = if machine.writable { "snapshot=off,discard=unmap" } else { "snapshot=on" };
+            add("-drive", format!("if=none,id=disk,format=raw,{kept},file={}", escaped(machine.disk)));
+            let mut bus = machine.bus.split_whitespace();
+            while let (Some(name), Some(value)) = (bus.next(), bus.next()) {
+                add(name, value.to_owned());
+            }
+        }
         match machine.boot {
             Boot::Direct(appliance) => {
                 add("-kernel", text(&appliance.kernel));
@@ -184,6 +204,19 @@ impl Running {
             NoLine::Deadline => BootError::Deadline { needle: needle.to_owned(), deadline, console: self.console() },
         })?;
         Ok(line.find(needle).map_or_else(String::new, |at| line[at..].to_owned()))
+    }
+
+    /// Waits until the machine has powered itself off; gives all that it has printed.
+    ///
+    /// # Errors
+    /// When it ends otherwise, or `deadline` is over before.
+    pub fn wait_for_power_off(&self, deadline: Duration) -> Result<String, BootError> {
+        let needle = "reboot: Power down";
+        self.wait_for_line(needle, deadline)?;
+        if self.console.wait_for_end(deadline) {
+            return Ok(self.console());
+        }
+        Err(BootError::Deadline { needle: needle.to_owned(), deadline, console: self.console() })
     }
 
     /// All that the machine, and QEMU itself, have printed.

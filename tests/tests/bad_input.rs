@@ -47,6 +47,7 @@ fn arguments_that_cannot_be_right() {
     let fixture = Fixture::mixed(1 << 20, 1);
     let (swarm, id) = (text(&fixture.swarm), &fixture.id);
     let attach = format!("attach {swarm} --nbd 127.0.0.1:0");
+    let socket = fixture.text("socket");
     for (command, says) in [
         ("pack".into(), "required arguments were not provided: <IMAGE> <OUT.swarm>; see `swarmdisk pack --help`"),
         ("pakc".into(), "a similar subcommand exists: 'pack'"),
@@ -64,6 +65,11 @@ fn arguments_that_cannot_be_right() {
         (format!("{attach} --recover"), "cannot be used with"),
         (format!("run {swarm} --recover -- true"), "--ublk"),
         (format!("run {swarm} --ublk --nbd 127.0.0.1:0 -- true"), "cannot be used with"),
+        (format!("{attach} --vhost-user {socket}"), "cannot be used with"),
+        (format!("attach {swarm} --vhost-user"), "--vhost-user <PATH>"),
+        (format!("attach {swarm} --vhost-user {socket} --recover"), "cannot be used with"),
+        (format!("run {swarm} --vhost-user {socket} --ublk -- true"), "cannot be used with"),
+        (format!("run {swarm} --vhost-user {socket} --nbd 127.0.0.1:0 -- true"), "cannot be used with"),
         (format!("attach {swarm} --nbd here"), "`here` is no place to listen; write HOST:PORT"),
         (format!("attach {swarm} --nbd 0.0.0.0:0"), "listen on 127.0.0.1, or pass --open"),
         (format!("{attach} --listen [::]:0"), "[::]:0 can be reached by others; pass --open"),
@@ -130,6 +136,9 @@ fn files_that_are_not_what_they_should_be() {
         (format!("attach {swarm} {nbd} --record {nowhere}"), "choose another --record"),
         (format!("attach {swarm} --nbd unix:{nowhere}"), "choose another --nbd"),
         (format!("attach {swarm} --nbd unix:{raw}"), "is there and is no socket"),
+        (format!("attach {swarm} --vhost-user {nowhere}"), "choose another --vhost-user"),
+        (format!("attach {swarm} --vhost-user {raw}"), "is there and is no socket"),
+        (format!("run {swarm} --vhost-user {raw} -- true"), "is there and is no socket"),
         (format!("replay {missing} --disk {raw}"), "No such file"),
         (format!("replay {bad_trace} --disk {raw}"), "line 3 of the trace"),
         (format!("replay {trace} --disk {missing}"), "cannot open"),

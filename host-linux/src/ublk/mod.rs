@@ -33,7 +33,7 @@ use queue::{Queue, QueueHandle};
 use request::Target;
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -209,8 +209,8 @@ impl Drop for UblkDevice {
 }
 
 impl Device for UblkDevice {
-    fn path(&self) -> &Path {
-        &self.path
+    fn uri(&self) -> String {
+        self.path.display().to_string()
     }
 
     fn ended(&mut self) -> Later<'_, ()> {

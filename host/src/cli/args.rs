@@ -108,7 +108,7 @@ pub struct Seed {
 
 /// Arguments of `attach`.
 #[derive(Debug, ClapArgs)]
-#[command(group(ArgGroup::new("export").required(true).args(["nbd", "ublk"])))]
+#[command(group(ArgGroup::new("export").required(true).args(["nbd", "ublk", "vhost_user"])))]
 pub struct Attach {
     /// What to attach: swarm://HOST:PORT/IMAGE-ID, or a complete FILE.swarm
     #[arg(value_name = "REF|FILE.swarm")]
@@ -129,7 +129,7 @@ pub struct Run {
     #[arg(value_name = "REF|FILE.swarm")]
     pub target: String,
     /// Serve NBD at HOST:PORT or unix:PATH; by default at a Unix socket of its own
-    #[arg(long, value_name = "ADDR|unix:PATH", conflicts_with = "ublk")]
+    #[arg(long, value_name = "ADDR|unix:PATH", conflicts_with_all = ["ublk", "vhost_user"])]
     pub nbd: Option<String>,
     #[command(flatten)]
     pub device: DeviceOptions,
@@ -140,14 +140,17 @@ pub struct Run {
     pub command: Vec<String>,
 }
 
-/// A block device of this machine instead of a server.
+/// What only one operating system has, instead of a server.
 #[derive(Debug, ClapArgs)]
 pub struct DeviceOptions {
     /// Make /dev/ublkbN, a block device of this machine; N is one that is free, unless given (Linux 6.5, root)
     #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true)]
     pub ublk: Option<Option<u32>>,
+    /// Serve a virtio-blk device at a Unix socket, for QEMU, Cloud Hypervisor and others that speak vhost-user (Linux)
+    #[arg(long, value_name = "PATH", conflicts_with = "ublk")]
+    pub vhost_user: Option<PathBuf>,
     /// Take back the device of this image whose node has died; its guests' requests wait for that
-    #[arg(long, requires = "ublk", conflicts_with_all = ["nbd", "overlay"])]
+    #[arg(long, requires = "ublk", conflicts_with_all = ["nbd", "vhost_user", "overlay"])]
     pub recover: bool,
 }
 

@@ -4,9 +4,11 @@
 
 use super::Failure;
 use super::args::DeviceOptions;
-use crate::device::{Device, DeviceExport, DeviceWish, Exports, SessionDisk};
+use crate::device::{Device, DeviceExport, DeviceWish, Exports, SessionDisk, SocketExport};
+use crate::digest::to_hex;
 use crate::disk::Disk;
 use crate::nbd::{NbdListen, NbdServer, ServerConfig};
+use std::path::PathBuf;
 use std::sync::Arc;
 use swarmdisk_core::ids::Digest;
 use tokio::sync::oneshot;
@@ -16,19 +18,27 @@ use tokio::task::JoinHandle;
 pub(super) enum ExportWish {
     Nbd(NbdListen),
     Device { by: &'static dyn DeviceExport, number: Option<u32>, recover: bool },
+    Socket { by: &'static dyn SocketExport, path: PathBuf },
 }
+
+/// How much of an image's id guests are told as the disk's serial number, in hexadecimal digits: as much as virtio has room for.
+const SERIAL_DIGITS: usize = 20;
 
 impl ExportWish {
     /// # Errors
     /// Usage: neither, or what this system has not.
     pub(super) fn new(nbd: Option<&str>, device: &DeviceOptions, exports: Exports) -> Result<Self, Failure> {
-        match (nbd, device.ublk) {
-            (Some(nbd), None) => Ok(Self::Nbd(nbd.parse()?)),
-            (None, Some(number)) => match exports.ublk {
+        match (nbd, device.ublk, &device.vhost_user) {
+            (Some(nbd), None, None) => Ok(Self::Nbd(nbd.parse()?)),
+            (None, Some(number), None) => match exports.ublk {
                 Some(by) => Ok(Self::Device { by, number, recover: device.recover }),
                 None => Err(Failure::usage("ublk is Linux's; choose --nbd here")),
             },
-            _ => Err(Failure::usage("say how to attach: --nbd ADDR, --nbd unix:PATH or --ublk")),
+            (None, None, Some(path)) => match exports.vhost_user {
+                Some(by) => Ok(Self::Socket { by, path: path.clone() }),
+                None => Err(Failure::usage("vhost-user is Linux's; choose --nbd here")),
+            },
+            _ => Err(Failure::usage("say how to attach: --nbd ADDR, --nbd unix:PATH, --ublk or --vhost-user PATH")),
         }
     }
 
@@ -45,7 +55,13 @@ impl ExportWish {
                 // A killed node's overlay lacks what was not flushed, and the guest would not write it again.
                 let outlives_server = !disk.is_writable();
                 let device = by.attach(disk, DeviceWish { number, recover, outlives_server, mark }).await?;
-                Ok(Export { uri: device.path().display().to_string(), way: Way::Device(device) })
+                Ok(Export { uri: device.uri(), way: Way::Device(device) })
+            }
+            Self::Socket { by, path } => {
+                let mut serial = to_hex(&disk.inner().swarm().node().store().image());
+                serial.truncate(SERIAL_DIGITS);
+                let device = by.attach(disk, path, serial).await?;
+                Ok(Export { uri: device.uri(), way: Way::Device(device) })
             }
         }
     }

@@ -10,12 +10,15 @@ use super::handshake::{Export, negotiate};
 use super::proto::{READ_BYTES_MAX, STRING_BYTES_MAX};
 use super::transmission;
 use crate::disk::Disk;
+#[cfg(unix)]
+use crate::socket_file::{SocketFile, SocketFileError};
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
+#[cfg(unix)]
+use tokio::net::UnixListener;
 use tokio::net::{TcpListener, lookup_host};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -53,12 +56,10 @@ pub enum ServerError {
         /// Why.
         source: io::Error,
     },
-    /// A live process has the socket.
-    #[error("{} is in use by another process; end that one, or choose another --nbd", .0.display())]
-    InUse(PathBuf),
-    /// Something that is no socket is there.
-    #[error("{} is there and is no socket; remove it, or choose another --nbd", .0.display())]
-    NoSocket(PathBuf),
+    /// The socket's file cannot be ours.
+    #[cfg(unix)]
+    #[error("{0}")]
+    Socket(#[from] SocketFileError),
     /// The address is not a loopback one.
     #[error("{0} can be reached from other machines, and NBD has no key here; listen on 127.0.0.1, or pass --open")]
     NotLoopback(SocketAddr),
@@ -80,7 +81,11 @@ pub struct NbdServer<D> {
 enum Listener {
     Tcp(TcpListener),
     #[cfg(unix)]
-    Unix(unix::SocketFile),
+    Unix {
+        listener: UnixListener,
+        /// Removed at the end.
+        _file: SocketFile,
+    },
 }
 
 impl<D: Disk> NbdServer<D> {
@@ -99,8 +104,12 @@ impl<D: Disk> NbdServer<D> {
             }
             #[cfg(unix)]
             NbdListen::Unix(path) => {
-                let absolute = std::path::absolute(path).map_err(io_error(path.display().to_string()))?;
-                (Listener::Unix(unix::SocketFile::bind(&absolute)?), NbdListen::Unix(absolute))
+                let fail = || io_error(path.display().to_string());
+                let (listener, file) = SocketFile::bind(path, "--nbd")?;
+                listener.set_nonblocking(true).map_err(fail())?;
+                let listener = UnixListener::from_std(listener).map_err(fail())?;
+                let server = NbdListen::Unix(file.path().to_owned());
+                (Listener::Unix { listener, _file: file }, server)
             }
             #[cfg(not(unix))]
             NbdListen::Unix(_) => return Err(ServerError::NoUnixSockets),
@@ -158,8 +167,8 @@ impl Listener {
                 Ok((Box::new(read), Box::new(write)))
             }
             #[cfg(unix)]
-            Self::Unix(socket) => {
-                let (stream, _) = socket.listener.accept().await?;
+            Self::Unix { listener, .. } => {
+                let (stream, _) = listener.accept().await?;
                 let (read, write) = stream.into_split();
                 Ok((Box::new(read), Box::new(write)))
             }
@@ -202,67 +211,5 @@ fn reachable(ip: IpAddr) -> IpAddr {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
-    }
-}
-
-#[cfg(unix)]
-mod unix {
-    //! A Unix socket's file: made, replaced and removed.
-
-    use super::{ServerError, io_error};
-    use std::fs;
-    use std::io;
-    use std::os::unix::fs::{FileTypeExt, MetadataExt};
-    use std::os::unix::net::UnixStream;
-    use std::path::{Path, PathBuf};
-    use tokio::net::UnixListener;
-
-    /// Listens; dropping it removes the file, if it is still ours.
-    #[derive(Debug)]
-    pub(super) struct SocketFile {
-        pub listener: UnixListener,
-        path: PathBuf,
-        /// Device and inode.
-        identity: (u64, u64),
-    }
-
-    impl SocketFile {
-        pub fn bind(path: &Path) -> Result<Self, ServerError> {
-            let fail = || io_error(path.display().to_string());
-            let listener = match UnixListener::bind(path) {
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                    remove_dead(path)?;
-                    UnixListener::bind(path)
-                }
-                bound => bound,
-            };
-            let listener = listener.map_err(fail())?;
-            let identity = identity(path).map_err(fail())?;
-            Ok(Self { listener, path: path.to_owned(), identity })
-        }
-    }
-
-    impl Drop for SocketFile {
-        fn drop(&mut self) {
-            if identity(&self.path).is_ok_and(|identity| identity == self.identity) {
-                let _ = fs::remove_file(&self.path);
-            }
-        }
-    }
-
-    fn identity(path: &Path) -> io::Result<(u64, u64)> {
-        fs::symlink_metadata(path).map(|meta| (meta.dev(), meta.ino()))
-    }
-
-    /// Removes the socket file of a process that is gone: nobody accepts there.
-    fn remove_dead(path: &Path) -> Result<(), ServerError> {
-        let fail = || io_error(path.display().to_string());
-        if !fs::symlink_metadata(path).map_err(fail())?.file_type().is_socket() {
-            return Err(ServerError::NoSocket(path.to_owned()));
-        }
-        match UnixStream::connect(path) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(fail()),
-            _ => Err(ServerError::InUse(path.to_owned())),
-        }
     }
 }
