@@ -16,6 +16,28 @@ pub(crate) struct TcpInfo {
     pub bytes_per_sec: u64,
 }
 
+/// Appends so many bytes of a file from `offset` on, for which there must be room, if all of them are in the page cache
+/// (preadv2(2), `RWF_NOWAIT`).
+#[cfg(target_os = "linux")]
+pub(crate) fn read_cached(
+    file: std::os::fd::BorrowedFd<'_>,
+    out: &mut Vec<u8>,
+    bytes: usize,
+    offset: u64,
+) -> Option<()> {
+    use std::os::fd::AsRawFd;
+    let offset = libc::off_t::try_from(offset).ok()?;
+    let room = out.spare_capacity_mut().get_mut(..bytes)?;
+    let part = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: bytes };
+    // SAFETY: the file is open as long as it is borrowed; `part` is the one part that is told of, and its memory, the spare
+    // room of `out`, is as long as it says.
+    let read = unsafe { libc::preadv2(file.as_raw_fd(), &raw const part, 1, offset, libc::RWF_NOWAIT) };
+    (usize::try_from(read) == Ok(bytes)).then_some(())?;
+    // SAFETY: the kernel has written exactly so many bytes behind those that were there, and there was room for them.
+    unsafe { out.set_len(out.len() + bytes) };
+    Some(())
+}
+
 /// Asks the kernel; none if it does not say all of it (before Linux 4.9).
 #[cfg(target_os = "linux")]
 pub(crate) fn tcp_info(socket: std::os::fd::BorrowedFd<'_>) -> Option<TcpInfo> {

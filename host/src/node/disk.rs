@@ -309,6 +309,9 @@ impl Disk for SwarmDisk {
         if bytes == 0 {
             return Ok(Vec::new());
         }
+        if let Some(ready) = self.read_ready(guest, offset, bytes) {
+            return Ok(ready);
+        }
         let geometry = self.store().geometry();
         let chunks: Vec<ChunkIndex> =
             self.range(offset, bytes.into()).filter_map(|index| geometry.chunk(index)).collect();
@@ -326,6 +329,29 @@ impl Disk for SwarmDisk {
             }
         }
         Ok(segments)
+    }
+
+    fn read_ready(&self, guest: GuestId, offset: u64, bytes: u32) -> Option<Vec<Bytes>> {
+        check_range(self.image_bytes(), offset, bytes.into()).ok()?;
+        if bytes == 0 {
+            return Some(Vec::new());
+        }
+        let ready = self.store().bytes_ready(offset, bytes)?;
+        let geometry = self.store().geometry();
+        let chunks = self.range(offset, bytes.into()).filter_map(|index| geometry.chunk(index));
+        self.touches.add_all(guest, chunks);
+        if !ready.iter().any(crate::store::is_zeros) {
+            return Some(ready);
+        }
+        let mut segments = Vec::with_capacity(ready.len());
+        for data in ready {
+            if crate::store::is_zeros(&data) {
+                segments.extend(zero_segments(data.len()));
+            } else {
+                segments.push(data);
+            }
+        }
+        Some(segments)
     }
 
     async fn extents(&self, guest: GuestId, offset: u64, bytes: u64, max: usize) -> Result<Vec<Extent>, DiskError> {

@@ -4,16 +4,21 @@ use super::error::StoreError;
 use super::held::Change;
 use super::memory::zeros;
 use super::{LeafPage, Store};
+use crate::buffers::{BUFFER_BYTES, filled};
 use crate::digest::digest_of;
-use crate::file::{read_exact_at, read_exact_at_now, write_all_at};
+use crate::file::{read_exact_at, read_now, write_all_at};
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::io;
+use std::ops::Range;
 use std::sync::PoisonError;
 use swarmdisk_core::format::held::Kind;
 use swarmdisk_core::format::leaf::LeafEntry;
 use swarmdisk_core::geometry::{ChunkIndex, Piece, PieceIndex};
 use swarmdisk_core::ids::Digest;
+
+/// Whether chunks that are stored as they are need not be kept in memory: the system does, and says so.
+const CACHED_BY_SYSTEM: bool = cfg!(target_os = "linux");
 
 /// Where a piece's payload lies in the file, and what it must be.
 #[derive(Debug, Copy, Clone)]
@@ -176,6 +181,31 @@ impl Store {
         page.entry(chunk)?.is_zero().then(|| zeros(self.geometry().chunk_len(chunk)))
     }
 
+    /// `offset..offset + bytes` of the image, which must lie within it, if that costs no more than a copy: each chunk is in
+    /// memory, or all zeros, or it is stored as it is, was verified in this process, and the system has it in memory. Never
+    /// blocks. Consecutive chunks that are stored so are one part.
+    pub fn bytes_ready(&self, offset: u64, bytes: u32) -> Option<Vec<Bytes>> {
+        let geometry = self.geometry();
+        let end = offset + u64::from(bytes);
+        let chunks = (offset >> geometry.chunk_shift()) as u32..=(end.saturating_sub(1) >> geometry.chunk_shift()) as u32;
+        let _no_eviction = self.eviction.try_read().ok()?;
+        let mut ready = Ready { store: self, parts: Vec::new(), run: 0..0 };
+        for chunk in chunks.filter_map(|index| geometry.chunk(index)) {
+            let (start, length) = (geometry.chunk_offset(chunk), u64::from(geometry.chunk_len(chunk)));
+            let within = offset.saturating_sub(start)..(end - start).min(length);
+            if let Some(data) = self.chunk_in_memory(chunk) {
+                ready.push(data.slice(within.start as usize..within.end as usize))?;
+                continue;
+            }
+            let page = self.leaves.get(geometry.leaf_of(chunk))?;
+            let (piece, entry) = (geometry.chunk_piece(chunk), page.entry(chunk)?);
+            let is_as_it_was = entry.stored && self.holds(piece) && self.verified.get(piece);
+            is_as_it_was.then_some(())?;
+            ready.extend(entry.offset + within.start..entry.offset + within.end)?;
+        }
+        ready.finish()
+    }
+
     /// The chunk's bytes if no disk is needed for them: its payload and its leaf page are in memory. Damage is found by
     /// [`read_chunk`](Self::read_chunk). Takes as long as to decompress the chunk.
     pub fn read_chunk_now(&self, chunk: ChunkIndex) -> Option<Bytes> {
@@ -187,14 +217,13 @@ impl Store {
             if !self.holds(piece) {
                 return None;
             }
-            let mut payload = vec![0; place.bytes as usize];
-            read_exact_at_now(&self.file, &mut payload, place.offset)?;
+            let payload = self.read_file_now(place.offset, place.bytes as usize)?;
             if !self.verified.get(piece) {
                 place.fits(&payload).then(|| self.verified.assign(piece, 1, true))?;
             }
             payload
         };
-        self.decode_entry(chunk, entry, payload.into()).ok()
+        self.decode_entry(chunk, entry, payload).ok()
     }
 
     /// The chunk's bytes, from a payload that [`verify`](Self::verify) has approved. They are kept in memory, within the
@@ -217,8 +246,15 @@ impl Store {
         let chunk_len = self.geometry().chunk_len(chunk) as usize;
         let data = if entry.stored { Some(payload) } else { decompress(&payload, chunk_len).map(Bytes::from) };
         let data = data.filter(|data| data.len() == chunk_len).ok_or(StoreError::Undecodable(chunk))?;
-        self.memory.put(chunk, &data);
+        if !(entry.stored && CACHED_BY_SYSTEM) {
+            self.memory.put(chunk, &data);
+        }
         Ok(data)
+    }
+
+    /// Bytes of the file, if no disk is needed for them.
+    fn read_file_now(&self, offset: u64, bytes: usize) -> Option<Bytes> {
+        filled(bytes, |memory| read_now(&self.file, memory, bytes, offset))
     }
 
     fn entry(&self, chunk: ChunkIndex) -> Result<LeafEntry, StoreError> {
@@ -246,6 +282,45 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
             Err(error) => Err(StoreError::io("read", &self.path)(error)),
         }
+    }
+}
+
+/// Bytes that are gathered for a read.
+struct Ready<'a> {
+    store: &'a Store,
+    parts: Vec<Bytes>,
+    /// Of the file, to be read.
+    run: Range<u64>,
+}
+
+impl Ready<'_> {
+    fn push(&mut self, data: Bytes) -> Option<()> {
+        self.read_run()?;
+        self.parts.push(data);
+        Some(())
+    }
+
+    fn extend(&mut self, more: Range<u64>) -> Option<()> {
+        if self.run.end != more.start {
+            self.read_run()?;
+            self.run.start = more.start;
+        }
+        self.run.end = more.end;
+        Some(())
+    }
+
+    fn read_run(&mut self) -> Option<()> {
+        let run = std::mem::take(&mut self.run);
+        for start in run.clone().step_by(BUFFER_BYTES) {
+            let bytes = (run.end - start).min(BUFFER_BYTES as u64) as usize;
+            self.parts.push(self.store.read_file_now(start, bytes)?);
+        }
+        Some(())
+    }
+
+    fn finish(mut self) -> Option<Vec<Bytes>> {
+        self.read_run()?;
+        Some(self.parts)
     }
 }
 
