@@ -159,7 +159,7 @@ impl SwarmDisk {
     ) -> Result<Bytes, DiskError> {
         for _ in 0..LOSSES_MAX {
             match self.in_time(deadline, want.answer()).await?? {
-                Answer::Data(data) => return Ok(data),
+                Answer::Payload(payload) => return self.decode(chunk, payload).await,
                 Answer::Unusable(why) => return Err(DiskError::failed(SwarmDiskError::Unusable(why))),
                 Answer::Held => {}
             }
@@ -170,6 +170,16 @@ impl SwarmDisk {
             }
         }
         Err(DiskError::failed(SwarmDiskError::Rotting { piece: want.piece.get() }))
+    }
+
+    /// The bytes of a verified payload.
+    async fn decode(&self, chunk: ChunkIndex, payload: Bytes) -> Result<Bytes, DiskError> {
+        let decoded = if u64::from(self.store().geometry().chunk_bytes()) <= INLINE_BYTES {
+            self.store().decode(chunk, payload)
+        } else {
+            self.node.pieces().blocking(move |store| store.decode(chunk, payload)).await
+        };
+        decoded.map_err(|error| DiskError::failed(SwarmDiskError::Unusable(error.to_string())))
     }
 
     /// What was held turns out not to be: it is fetched, unless that is of no use.

@@ -14,6 +14,9 @@ session = libtorrent.session({
     "outgoing_interfaces": own.split(":")[0],
     "enable_dht": False,
     "enable_lsd": False,
+    # TCP carries more here.
+    "enable_outgoing_utp": False,
+    "enable_incoming_utp": False,
     # Tells when the cache has been flushed.
     "alert_mask": int(libtorrent.alert.category_t.storage_notification),
 })
