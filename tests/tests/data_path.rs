@@ -10,7 +10,7 @@ use swarmdisk_tests::skip::skip_or_fail;
 
 /// So many rows each group has.
 const ROWS: [(Group, usize); 5] =
-    [(Group::Nbd, 12), (Group::Fetch, 4), (Group::Latency, 2), (Group::Memory, 3), (Group::Idle, 2)];
+    [(Group::Nbd, 12), (Group::Fetch, 4), (Group::Latency, 4), (Group::Memory, 3), (Group::Idle, 2)];
 
 #[test]
 fn each_figure_comes_out() {

@@ -2,7 +2,7 @@
 //! the same lengths over plain TCP.
 //!
 //! *What is in it*: the NBD request and its answer, the engine, the link both ways, the seed's read, the hash,
-//! decompression. A chunk travels as a whole, so the plain response is as long as the mean payload. Each chunk is read
+//! decompression (not of the raw image). A chunk travels as a whole, so the plain response is as long as the mean payload. Each chunk is read
 //! once, in random order, nothing is prefetched; some reads wait for a leaf page too. *Units*: microseconds.
 
 use std::io::{self, Read, Write};
@@ -31,7 +31,13 @@ const HEAD_BYTES: usize = 24;
 /// # Errors
 /// When a program is missing or fails, or a byte is wrong.
 pub fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, Failure> {
-    let packed = bench.subject.packed(Codec::Zstd);
+    let mut figures = of(bench, "raw", Codec::None)?;
+    figures.extend(of(bench, "zstd", Codec::Zstd)?);
+    Ok(figures)
+}
+
+fn of(bench: &Bench<'_>, codec_name: &str, codec: Codec) -> Result<Vec<Figure>, Failure> {
+    let packed = bench.subject.packed(codec);
     let seed = Process::start(bench.swarmdisk.command(["seed", &text(&packed.path), "--listen", "127.0.0.1:0"]));
     let reference = bench.span.line(&seed, "swarm://")?;
     let chunks = bench.subject.image_bytes / CHUNK_BYTES;
@@ -39,7 +45,7 @@ pub fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, Failure> {
     let mut plain = Plain::connect(payload_bytes).map_err(Failure::file("127.0.0.1".as_ref()))?;
     let misses = bench.full_or(1000.min(chunks), 100) as usize;
     let mut figures = [("p50", 2.0), ("p99", 5.0)].map(|(what, most)| Figure {
-        what: format!("4 KiB demand miss from a loopback peer: {what}"),
+        what: format!("4 KiB demand miss from a loopback peer, {codec_name}: {what}"),
         unit: "µs",
         ours: Vec::new(),
         others: vec![Side { name: "plain TCP", values: Vec::new() }],
