@@ -93,3 +93,26 @@ fn panicked(store: &Store) -> StoreError {
     let source = io::Error::other("a thread ended unexpectedly");
     StoreError::Io { action: "work on", path: store.path().to_owned(), source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use swarmdisk_core::geometry::Geometry;
+
+    #[test]
+    fn threads_are_started_for_what_waits_and_end_when_nothing_does() {
+        let piece = Geometry::new(1 << 20, 16).unwrap().piece(0).unwrap();
+        // Only an engine makes one.
+        let slot: SlotId = serde_json::from_str(r#"{"index":0,"generation":0}"#).unwrap();
+        let put = || Put { slot, piece, body: Bytes::new(), is_due: false };
+        let puts = Puts::default();
+        assert!(puts.add(put()));
+        assert!((1..BATCH).all(|_| !puts.add(put())), "the first thread can take them");
+        assert!(puts.add(put()) && !puts.add(put()), "a second, no third");
+        assert_eq!(puts.next().map(|batch| batch.len()), Some(BATCH));
+        assert_eq!(puts.next().map(|batch| batch.len()), Some(2));
+        assert!(puts.next().is_none() && !puts.add(put()), "the other thread is still there");
+        assert!(puts.next().is_some() && puts.next().is_none());
+        assert!(puts.add(put()), "nobody works any more");
+    }
+}

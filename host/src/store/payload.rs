@@ -107,11 +107,13 @@ impl Store {
             Ok(zero_runs) => changes_of(*piece, zero_runs.as_deref()),
             Err(_) => Vec::new(),
         };
-        let changes: Vec<Vec<Change>> = all.iter().zip(&written).map(|(put, written)| changes_of(put, written)).collect();
+        let changes: Vec<Vec<Change>> =
+            all.iter().zip(&written).map(|(put, written)| changes_of(put, written)).collect();
         let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
         let is_noted = self.note_held(&mut log, &changes.concat()).is_ok();
         // With little room left, some may fit all the same.
-        let mut noted = changes.into_iter().map(|changes| if is_noted { Ok(()) } else { self.note_held(&mut log, &changes) });
+        let mut noted =
+            changes.into_iter().map(|changes| if is_noted { Ok(()) } else { self.note_held(&mut log, &changes) });
         let outcome = |written: Written| {
             let noted = noted.next().unwrap_or(Ok(()));
             let zero_runs = written?;
@@ -240,7 +242,8 @@ impl Store {
     pub fn bytes_ready(&self, offset: u64, bytes: u32) -> Option<Vec<Bytes>> {
         let geometry = self.geometry();
         let end = offset + u64::from(bytes);
-        let chunks = (offset >> geometry.chunk_shift()) as u32..=(end.saturating_sub(1) >> geometry.chunk_shift()) as u32;
+        let chunks =
+            (offset >> geometry.chunk_shift()) as u32..=(end.saturating_sub(1) >> geometry.chunk_shift()) as u32;
         let _no_eviction = self.eviction.try_read().ok()?;
         let mut ready = Ready { store: self, parts: Vec::new(), run: 0..0 };
         for chunk in chunks.filter_map(|index| geometry.chunk(index)) {

@@ -88,13 +88,7 @@ impl Subject {
 ///
 /// # Errors
 /// When that fails.
-pub fn pack(
-    swarmdisk: &Swarmdisk,
-    raw: &Path,
-    path: &Path,
-    codec: Codec,
-    span: &Span<'_>,
-) -> Result<Packed, Failure> {
+pub fn pack(swarmdisk: &Swarmdisk, raw: &Path, path: &Path, codec: Codec, span: &Span<'_>) -> Result<Packed, Failure> {
     let name = match codec {
         Codec::None => "none",
         Codec::Zstd => "zstd",
