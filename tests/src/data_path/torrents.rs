@@ -142,7 +142,9 @@ impl Torrent {
     fn aria2(&self, command: &mut Command, folder: &Path, own: Ipv4Addr) {
         let port = self.client.port();
         command.args(["--enable-dht=false", "--bt-enable-lpd=false", "--enable-peer-exchange=false"]);
-        command.args([format!("--listen-port={port}"), format!("--interface={own}")]);
+        // The port of a client that has just ended cannot be had for a minute: the next one takes another.
+        let ports = if own == SEED { port.to_string() } else { format!("{port}-{}", port + 90) };
+        command.args([format!("--listen-port={ports}"), format!("--interface={own}")]);
         command.arg("--dir").arg(folder).arg(&self.path).stdin(Stdio::null());
     }
 
