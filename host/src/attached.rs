@@ -42,6 +42,13 @@ impl Disk for AttachedDisk {
         }
     }
 
+    fn read_ready(&self, guest: GuestId, offset: u64, bytes: u32) -> Option<Vec<Bytes>> {
+        match self {
+            Self::Image(disk) => disk.read_ready(guest, offset, bytes),
+            Self::Writable(overlay) => overlay.read_ready(guest, offset, bytes),
+        }
+    }
+
     async fn extents(&self, guest: GuestId, offset: u64, bytes: u64, max: usize) -> Result<Vec<Extent>, DiskError> {
         match self {
             Self::Image(disk) => disk.extents(guest, offset, bytes, max).await,

@@ -43,6 +43,19 @@ pub(crate) fn read_exact_at_now(file: &File, out: &mut [u8], offset: u64) -> Opt
     }
 }
 
+/// The same, behind what is in `out`, which has room for so much.
+pub(crate) fn read_now(file: &File, out: &mut Vec<u8>, bytes: usize, offset: u64) -> Option<()> {
+    #[cfg(target_os = "linux")]
+    {
+        crate::sys::read_cached(std::os::fd::AsFd::as_fd(file), out, bytes, offset)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (file, out, bytes, offset);
+        None
+    }
+}
+
 /// Writes all of `bytes` at `offset`.
 #[cfg(unix)]
 pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {

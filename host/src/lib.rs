@@ -2,6 +2,7 @@
 
 pub mod attached;
 mod background;
+mod buffers;
 pub mod check;
 pub mod cli;
 pub mod demo;

@@ -141,6 +141,19 @@ impl<D: Disk> Disk for Observed<D> {
         Ok(segments)
     }
 
+    fn read_ready(&self, guest: GuestId, offset: u64, bytes: u32) -> Option<Vec<Bytes>> {
+        let start = Instant::now();
+        let segments = self.disk.read_ready(guest, offset, bytes)?;
+        // Only now: what is not ready is counted when it is read.
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.read_bytes.fetch_add(bytes.into(), Ordering::Relaxed);
+        if let Some(recorder) = self.recorder.get() {
+            recorder.record(Op::Read, offset, bytes.into());
+        }
+        self.latency.record(start.elapsed());
+        Some(segments)
+    }
+
     fn extents(
         &self,
         guest: GuestId,

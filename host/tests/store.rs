@@ -86,7 +86,7 @@ fn a_chunk_needs_its_leaf_page() {
     // From memory, before the page is stored: so guests are served when the disk is full.
     assert!(cache.verify(chunk_piece, &payload).unwrap());
     assert_eq!(cache.chunk_is_zero(chunk).unwrap(), Some(false));
-    assert_eq!(cache.decode(chunk, &payload).unwrap()[..], packed.bytes[..1 << 16]);
+    assert_eq!(cache.decode(chunk, payload.clone()).unwrap()[..], packed.bytes[..1 << 16]);
     assert!(matches!(cache.put(chunk_piece, &payload), Err(StoreError::Missing(_))));
     cache.put(leaf_piece, &page).unwrap();
     cache.put(chunk_piece, &payload).unwrap();

@@ -8,6 +8,7 @@ set -euo pipefail
 "$(dirname "$0")/packages.sh"
 PACKAGES=(
   nbdkit libnbd-bin                    # NBD; the torrent plugin is in nbdkit  
+  iperf3                               # what a link can carry
   aria2 btfs python3-libtorrent        # BitTorrent
   mktorrent opentracker curl           # what makes torrents, and introduces those who have one
 )

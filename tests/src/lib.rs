@@ -3,6 +3,7 @@
 pub mod appliance;
 pub mod boots;
 pub mod compare;
+pub mod data_path;
 pub mod disk;
 pub mod fixture;
 pub mod guest_script;

@@ -33,6 +33,7 @@ use swarmdisk_common::usage;
 /// Runs the command that the process's arguments name; `exports` are what only this operating system has.
 pub fn main(exports: Exports) -> ExitCode {
     let began = Instant::now();
+    crate::sys::few_heaps();
     let arguments: Vec<_> = std::env::args_os().collect();
     let args = match Args::try_parse_from(&arguments) {
         Ok(args) => args,

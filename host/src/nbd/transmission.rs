@@ -1,7 +1,7 @@
 //! The server's side of the transmission phase (proto.md, "Transmission"): requests in, replies as they complete.
 //!
-//! *Purpose*: one reader that starts a task for each request, one writer that sends what has completed, many replies with
-//! one system call. *Invariants*: replies to one request are whole and in order, those of different requests come as they
+//! *Purpose*: one reader that answers what is ready and starts a task for each other request, one writer that sends what
+//! has completed, many replies with one system call; both in one task. *Invariants*: replies to one request are whole and in order, those of different requests come as they
 //! complete. When the client goes away, its requests are given up; after `DISC` or at shutdown they have [`GRACE`].
 //! *Bounds*: a connection's requests weigh at most [`WEIGHT_MAX`]; then nothing more is read from it.
 
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{Duration, timeout};
 
 /// How long requests that are under way get to complete when the connection ends in order.
@@ -27,6 +27,10 @@ const WEIGHT_BASE: u32 = 512 * 1024;
 const BUFFER_BYTES_MAX: usize = 16 * 1024;
 /// Most replies that one system call sends.
 const BATCH_REPLIES: usize = 64;
+/// Longest read that is answered by the task that reads requests, in bytes; longer ones are spread over the processors.
+const READY_BYTES_MAX: u32 = 256 << 10;
+/// So many bytes of answers are gathered before they are sent.
+const UNSENT_BYTES: usize = 128 * 1024;
 /// Most parts of a vectored write (Linux's `IOV_MAX`).
 const WRITE_PARTS: usize = 1024;
 /// Most extents of one reply.
@@ -42,13 +46,12 @@ pub(super) async fn serve<R, W, D>(
 ) -> io::Result<()>
 where
     R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin + Send + 'static,
+    W: AsyncWrite + Unpin,
     D: Disk,
 {
     let (replies, queue) = mpsc::unbounded_channel();
-    // Aborted with the set if the connection ends at once.
-    let mut writer = JoinSet::new();
-    writer.spawn(send_replies(write, queue));
+    // In the same task as the reader: what is answered at once is sent without waking another thread.
+    let mut writer = std::pin::pin!(send_replies(write, queue));
     let weight = Arc::new(Semaphore::new(WEIGHT_MAX));
     let mut connection = Connection {
         read,
@@ -58,10 +61,12 @@ where
         replies,
         weight,
         reads: JoinSet::new(),
+        unsent_bytes: 0,
     };
     tokio::select! {
+        biased;
         ended = connection.run() => ended?,
-        sent = writer.join_next() => return finished(sent),
+        sent = &mut writer => return sent,
         _ = shutdown.wait_for(|down| *down) => {}
     }
     let Connection { mut reads, replies, .. } = connection;
@@ -70,13 +75,10 @@ where
             read.map_err(io::Error::other)?;
         }
         drop(replies);
-        finished(writer.join_next().await)
+        Ok(())
     };
-    timeout(GRACE, drain).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-}
-
-fn finished(sent: Option<Result<io::Result<()>, JoinError>>) -> io::Result<()> {
-    sent.map_or(Ok(()), |sent| sent.unwrap_or_else(|error| Err(io::Error::other(error))))
+    let both = async { tokio::try_join!(drain, writer).map(drop) };
+    timeout(GRACE, both).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 struct Connection<R, D> {
@@ -87,6 +89,8 @@ struct Connection<R, D> {
     replies: Replies,
     weight: Arc<Semaphore>,
     reads: JoinSet<()>,
+    /// Bytes of answers that were given at once since the writer had its turn.
+    unsent_bytes: usize,
 }
 
 type Replies = mpsc::UnboundedSender<Reply>;
@@ -152,7 +156,7 @@ impl<R: AsyncRead + Unpin, D: Disk> Connection<R, D> {
             answer.error(number, fault);
         } else {
             match request.command {
-                cmd::READ => self.start(answer.read(disk)),
+                cmd::READ => self.read(answer, disk).await,
                 cmd::BLOCK_STATUS => self.start(answer.block_status(disk)),
                 cmd::FLUSH if !disk.is_writable() => answer.done(Ok(())),
                 cmd::FLUSH => self.start(answer.flush(disk)),
@@ -178,6 +182,20 @@ impl<R: AsyncRead + Unpin, D: Disk> Connection<R, D> {
             self.start(answer.write(disk, data));
         }
         Ok(())
+    }
+
+    /// What costs a copy alone is answered at once; after some of it the writer gets its turn, so that the client has
+    /// something to do.
+    async fn read(&mut self, answer: Answer, disk: Arc<D>) {
+        let Request { offset, bytes, .. } = answer.request;
+        let ready = if bytes <= READY_BYTES_MAX { disk.read_ready(self.session.guest, offset, bytes) } else { None };
+        let Some(segments) = ready else { return self.start(answer.read(disk)) };
+        answer.data(segments);
+        self.unsent_bytes += bytes as usize;
+        if self.unsent_bytes >= UNSENT_BYTES {
+            self.unsent_bytes = 0;
+            tokio::task::yield_now().await;
+        }
     }
 
     /// A client that waits for one answer gets it at once if there is nothing to wait for: a task would have to be woken.
@@ -286,12 +304,19 @@ struct Answer {
 
 impl Answer {
     async fn read<D: Disk>(self, disk: Arc<D>) {
+        let Request { offset, bytes, .. } = self.request;
+        match disk.read(self.session.guest, offset, bytes).await {
+            Ok(segments) => self.data(segments),
+            Err(error) => self.disk_error(&error),
+        }
+    }
+
+    /// Answers a read.
+    fn data(self, segments: Vec<Bytes>) {
         let Request { offset, bytes, flags, .. } = self.request;
-        let segments = match disk.read(self.session.guest, offset, bytes).await {
-            Ok(segments) if segments.iter().map(Bytes::len).sum::<usize>() == bytes as usize => segments,
-            Ok(_) => return self.error(errno::EIO, "the disk gave too little or too much"),
-            Err(error) => return self.disk_error(&error),
-        };
+        if segments.iter().map(Bytes::len).sum::<usize>() != bytes as usize {
+            return self.error(errno::EIO, "the disk gave too little or too much");
+        }
         if !self.session.structured {
             return self.simple(0, segments);
         }

@@ -6,18 +6,17 @@
 use super::engine_task::{Link, Task};
 use super::link::{OutBody, Outgoing};
 use super::message::Message;
+use super::pieces::INLINE_BYTES;
+use super::puts::Put;
 use super::socket::{dial, to_socket_addr};
 use super::waiters::{Answer, Waiter, answer_all};
 use crate::log;
-use crate::store::Store;
 use bytes::Bytes;
 use swarmdisk_core::engine::{Action, BlobKind, Body, Event, Reason, Verdict};
 use swarmdisk_core::geometry::{Piece, PieceIndex};
 use swarmdisk_core::ids::{Address, PeerId, SlotId, UploadId};
 use swarmdisk_core::time::Duration;
 
-/// A payload up to this long is hashed at once: a thread would have to be woken, which takes longer.
-const INLINE_BYTES: usize = 64 << 10;
 /// What is expected to be read so soon is decompressed when it comes; until later it would not stay in memory.
 const DECODE_AHEAD: Duration = Duration::from_millis(500);
 
@@ -91,7 +90,7 @@ impl Task<'_> {
     }
 
     fn load(&mut self, upload: UploadId, piece: PieceIndex) {
-        if let Some(payload) = self.pieces.recent(piece) {
+        if let Some(payload) = self.pieces.payload_now(piece) {
             return self.tell(Event::Loaded { upload, bytes: payload.len() as u32 });
         }
         let (sender, pieces) = (self.sender.clone(), self.pieces.clone());
@@ -123,18 +122,11 @@ impl Task<'_> {
         if waiters.is_empty() {
             return;
         }
-        let Piece::Chunk(chunk) = self.pieces.store().geometry().kind(piece) else {
+        match self.pieces.store().geometry().kind(piece) {
+            Piece::Chunk(_) => answer_all(waiters, &Answer::Payload(body)),
             // A verified leaf page is in the store's memory.
-            return answer_all(waiters, &Answer::Held);
-        };
-        let pieces = self.pieces.clone();
-        tokio::spawn(async move {
-            let answer = match pieces.blocking(move |store| store.decode(chunk, &body)).await {
-                Ok(data) => Answer::Data(data),
-                Err(error) => Answer::Unusable(error.to_string()),
-            };
-            answer_all(waiters, &answer);
-        });
+            Piece::Leaf(_) => answer_all(waiters, &Answer::Held),
+        }
     }
 
     fn store(&mut self, slot: SlotId, piece: PieceIndex) {
@@ -144,20 +136,6 @@ impl Task<'_> {
         let is_due = self.engine.prefetch_due(piece).is_some_and(|due| due <= self.now() + DECODE_AHEAD);
         // Others will hear soon that it is here, and ask for it.
         self.pieces.remember(piece, &body);
-        let (sender, pieces) = (self.sender.clone(), self.pieces.clone());
-        tokio::spawn(async move {
-            let put = move |store: &Store| {
-                let zero_runs = store.put(piece, &body)?;
-                if let Piece::Chunk(chunk) = store.geometry().kind(piece)
-                    && is_due
-                {
-                    // The guest that reads it then need not wait for that. Whether it can be is seen again when it does.
-                    let _ = store.decode(chunk, &body);
-                }
-                Ok(zero_runs)
-            };
-            let outcome = pieces.blocking(put).await;
-            let _ = sender.send(Message::Stored { slot, piece, outcome }).await;
-        });
+        self.pieces.put(Put { slot, piece, body, is_due }, &self.sender);
     }
 }

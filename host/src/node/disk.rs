@@ -159,7 +159,7 @@ impl SwarmDisk {
     ) -> Result<Bytes, DiskError> {
         for _ in 0..LOSSES_MAX {
             match self.in_time(deadline, want.answer()).await?? {
-                Answer::Data(data) => return Ok(data),
+                Answer::Payload(payload) => return self.decode(chunk, payload).await,
                 Answer::Unusable(why) => return Err(DiskError::failed(SwarmDiskError::Unusable(why))),
                 Answer::Held => {}
             }
@@ -170,6 +170,16 @@ impl SwarmDisk {
             }
         }
         Err(DiskError::failed(SwarmDiskError::Rotting { piece: want.piece.get() }))
+    }
+
+    /// The bytes of a verified payload.
+    async fn decode(&self, chunk: ChunkIndex, payload: Bytes) -> Result<Bytes, DiskError> {
+        let decoded = if u64::from(self.store().geometry().chunk_bytes()) <= INLINE_BYTES {
+            self.store().decode(chunk, payload)
+        } else {
+            self.node.pieces().blocking(move |store| store.decode(chunk, payload)).await
+        };
+        decoded.map_err(|error| DiskError::failed(SwarmDiskError::Unusable(error.to_string())))
     }
 
     /// What was held turns out not to be: it is fetched, unless that is of no use.
@@ -309,6 +319,9 @@ impl Disk for SwarmDisk {
         if bytes == 0 {
             return Ok(Vec::new());
         }
+        if let Some(ready) = self.read_ready(guest, offset, bytes) {
+            return Ok(ready);
+        }
         let geometry = self.store().geometry();
         let chunks: Vec<ChunkIndex> =
             self.range(offset, bytes.into()).filter_map(|index| geometry.chunk(index)).collect();
@@ -326,6 +339,29 @@ impl Disk for SwarmDisk {
             }
         }
         Ok(segments)
+    }
+
+    fn read_ready(&self, guest: GuestId, offset: u64, bytes: u32) -> Option<Vec<Bytes>> {
+        check_range(self.image_bytes(), offset, bytes.into()).ok()?;
+        if bytes == 0 {
+            return Some(Vec::new());
+        }
+        let ready = self.store().bytes_ready(offset, bytes)?;
+        let geometry = self.store().geometry();
+        let chunks = self.range(offset, bytes.into()).filter_map(|index| geometry.chunk(index));
+        self.touches.add_all(guest, chunks);
+        if !ready.iter().any(crate::store::is_zeros) {
+            return Some(ready);
+        }
+        let mut segments = Vec::with_capacity(ready.len());
+        for data in ready {
+            if crate::store::is_zeros(&data) {
+                segments.extend(zero_segments(data.len()));
+            } else {
+                segments.push(data);
+            }
+        }
+        Some(segments)
     }
 
     async fn extents(&self, guest: GuestId, offset: u64, bytes: u64, max: usize) -> Result<Vec<Extent>, DiskError> {

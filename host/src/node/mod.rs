@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `engine_task`, `actions`, `recorder` | the task: messages in, actions carried out, recorded if wished |
 //! | `link`, `socket`, `pacer` | links, their making, their rates |
-//! | `pieces`, `waiters` | payloads and blocking threads; guests that wait |
+//! | `pieces`, `puts`, `waiters` | payloads and blocking threads; what is to be stored; guests that wait |
 //! | `disk`, `touches` | what guests read through |
 //! | `learner` | a seed's: the profile from what nodes tell |
 //! | `listen`, `bootstrap` | strangers that come; an image that is not known yet |
@@ -27,6 +27,7 @@ mod listen;
 mod message;
 mod pacer;
 mod pieces;
+mod puts;
 mod recorder;
 mod socket;
 mod touches;

@@ -4,13 +4,15 @@
 //! ask for next. *Invariants*: nothing here was not verified in this process.
 //! *Bounds*: [`RECENT_BYTES`] of payloads and what keeps them in memory; [`BLOCKING_MAX`] blocking threads at a time.
 
+use super::message::Message;
+use super::puts::{Put, Puts};
 use crate::store::{Store, StoreError};
 use bytes::Bytes;
 use lru::LruCache;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use swarmdisk_core::geometry::PieceIndex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 /// Payloads kept in memory: 16 MiB.
 pub(crate) const RECENT_BYTES: usize = 16 << 20;
@@ -20,12 +22,16 @@ const ENTRY_BYTES: usize = 128;
 /// Threads that read, write, hash and decompress: enough to keep a disk busy.
 pub(crate) const BLOCKING_MAX: usize = 32;
 
+/// A payload up to this long is read and hashed at once: a thread would have to be woken, which takes longer.
+pub(crate) const INLINE_BYTES: usize = 64 << 10;
+
 /// A store, and what was used of it last.
 #[derive(Debug)]
 pub(crate) struct Pieces {
     store: Arc<Store>,
     threads: Semaphore,
     recent: Mutex<Recent>,
+    puts: Puts,
 }
 
 #[derive(Debug)]
@@ -37,7 +43,7 @@ struct Recent {
 impl Pieces {
     /// Over this store.
     pub fn new(store: Arc<Store>) -> Self {
-        Self { store, threads: Semaphore::new(BLOCKING_MAX), recent: Mutex::new(Recent::new()) }
+        Self { store, threads: Semaphore::new(BLOCKING_MAX), recent: Mutex::new(Recent::new()), puts: Puts::default() }
     }
 
     /// The store itself.
@@ -74,6 +80,24 @@ impl Pieces {
         let payload = self.blocking(move |store| store.read_payload(piece)).await?;
         self.remember(piece, &payload);
         Ok(payload)
+    }
+
+    /// The piece's payload if that needs no disk and little time.
+    pub fn payload_now(&self, piece: PieceIndex) -> Option<Bytes> {
+        if let Some(payload) = self.recent(piece) {
+            return Some(payload);
+        }
+        let payload = self.store.read_payload_now(piece, INLINE_BYTES)?;
+        self.remember(piece, &payload);
+        Some(payload)
+    }
+
+    /// Stores a verified payload on a blocking thread, which reports to the engine's task.
+    pub fn put(self: &Arc<Self>, put: Put, engine: &mpsc::Sender<Message>) {
+        if self.puts.add(put) {
+            let (pieces, engine) = (self.clone(), engine.clone());
+            tokio::task::spawn_blocking(move || pieces.puts.work(&pieces.store, &engine));
+        }
     }
 
     /// The piece's payload if it is in memory.

@@ -38,13 +38,20 @@ impl Touches {
 
     /// A guest has read a chunk that was held.
     pub fn add(&self, guest: GuestId, chunk: ChunkIndex) {
+        self.add_all(guest, [chunk]);
+    }
+
+    /// The same of several.
+    pub fn add_all(&self, guest: GuestId, chunks: impl IntoIterator<Item = ChunkIndex>) {
         let mut batch = self.shared.batch.lock().unwrap_or_else(PoisonError::into_inner);
         if batch.is_empty() {
             self.shared.begun.notify_one();
         }
-        // A guest reads a chunk in many small reads.
-        if batch.last() != Some(&(guest, chunk)) && batch.len() < TOUCHES_MAX {
-            batch.push((guest, chunk));
+        for chunk in chunks {
+            // A guest reads a chunk in many small reads.
+            if batch.last() != Some(&(guest, chunk)) && batch.len() < TOUCHES_MAX {
+                batch.push((guest, chunk));
+            }
         }
     }
 }

@@ -12,8 +12,8 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 /// What a waiter gets.
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
-    /// The chunk's bytes.
-    Data(Bytes),
+    /// The chunk's payload, verified: whoever waits decodes it, as that has to be woken anyway.
+    Payload(Bytes),
     /// The store has it now.
     Held,
     /// It cannot be had: why, for the log.

@@ -228,6 +228,13 @@ impl<D: Disk> Disk for Overlay<D> {
         Ok(parts.into_iter().collect::<Result<Vec<_>, _>>()?.concat())
     }
 
+    fn read_ready(&self, guest: GuestId, offset: u64, bytes: u32) -> Option<Vec<Bytes>> {
+        check_range(self.image_bytes(), offset, bytes.into()).ok()?;
+        let range = offset..offset + u64::from(bytes);
+        let is_all_base = self.inner.map().is_all_base(units_touched(range));
+        if is_all_base { self.base.read_ready(guest, offset, bytes) } else { None }
+    }
+
     async fn extents(&self, guest: GuestId, offset: u64, bytes: u64, max: usize) -> Result<Vec<Extent>, DiskError> {
         check_range(self.image_bytes(), offset, bytes)?;
         let mut extents = Vec::new();

@@ -1,19 +1,24 @@
 //! Payloads in, payloads and chunks out.
 
 use super::error::StoreError;
-use super::held::Change;
+use super::held::{Change, HeldLog};
 use super::memory::zeros;
 use super::{LeafPage, Store};
+use crate::buffers::{BUFFER_BYTES, filled};
 use crate::digest::digest_of;
-use crate::file::{read_exact_at, read_exact_at_now, write_all_at};
+use crate::file::{read_exact_at, read_now, write_all_at};
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::io;
+use std::ops::Range;
 use std::sync::PoisonError;
 use swarmdisk_core::format::held::Kind;
 use swarmdisk_core::format::leaf::LeafEntry;
 use swarmdisk_core::geometry::{ChunkIndex, Piece, PieceIndex};
 use swarmdisk_core::ids::Digest;
+
+/// Whether chunks that are stored as they are need not be kept in memory: the system does, and says so.
+const CACHED_BY_SYSTEM: bool = cfg!(target_os = "linux");
 
 /// Where a piece's payload lies in the file, and what it must be.
 #[derive(Debug, Copy, Clone)]
@@ -82,10 +87,46 @@ impl Store {
     /// [`StoreError::DiskFull`] and [`StoreError::Io`]: the piece is not held. [`StoreError::Missing`] if the chunk's
     /// leaf page is not held, [`StoreError::ReadOnly`] in a complete file.
     pub fn put(&self, piece: PieceIndex, payload: &[u8]) -> Result<Vec<(PieceIndex, u32)>, StoreError> {
+        let log = self.log.as_ref().ok_or_else(|| StoreError::ReadOnly { path: self.path.clone() })?;
+        let _no_eviction = self.eviction.read().unwrap_or_else(PoisonError::into_inner);
+        let zero_runs = self.write(piece, payload)?;
+        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        self.note_held(&mut log, &changes_of(piece, zero_runs.as_deref()))?;
+        Ok(zero_runs.unwrap_or_default())
+    }
+
+    /// The same of several, whose records are written together; an answer for each, in order. A chunk whose leaf page is
+    /// among them is missing that.
+    pub fn put_all(&self, all: &[(PieceIndex, &[u8])]) -> Vec<Result<Vec<(PieceIndex, u32)>, StoreError>> {
+        let Some(log) = &self.log else {
+            return all.iter().map(|_| Err(StoreError::ReadOnly { path: self.path.clone() })).collect();
+        };
+        let _no_eviction = self.eviction.read().unwrap_or_else(PoisonError::into_inner);
+        let written: Vec<_> = all.iter().map(|(piece, payload)| self.write(*piece, payload)).collect();
+        let changes_of = |(piece, _): &(PieceIndex, &[u8]), written: &Written| match written {
+            Ok(zero_runs) => changes_of(*piece, zero_runs.as_deref()),
+            Err(_) => Vec::new(),
+        };
+        let changes: Vec<Vec<Change>> =
+            all.iter().zip(&written).map(|(put, written)| changes_of(put, written)).collect();
+        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_noted = self.note_held(&mut log, &changes.concat()).is_ok();
+        // With little room left, some may fit all the same.
+        let mut noted =
+            changes.into_iter().map(|changes| if is_noted { Ok(()) } else { self.note_held(&mut log, &changes) });
+        let outcome = |written: Written| {
+            let noted = noted.next().unwrap_or(Ok(()));
+            let zero_runs = written?;
+            noted.map(|()| zero_runs.unwrap_or_default())
+        };
+        written.into_iter().map(outcome).collect()
+    }
+
+    /// Writes a payload without a record; for a leaf page the runs of zeros. Nothing if it is held already.
+    fn write(&self, piece: PieceIndex, payload: &[u8]) -> Written {
         let geometry = self.geometry();
-        let Some(log) = &self.log else { return Err(StoreError::ReadOnly { path: self.path.clone() }) };
         if self.holds(piece) {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         let zero_runs = match geometry.kind(piece) {
             Piece::Leaf(leaf) => {
@@ -102,17 +143,20 @@ impl Store {
         };
         let place = self.place(piece)?;
         debug_assert!(place.fits(payload), "only verified payloads are put");
-        let _no_eviction = self.eviction.read().unwrap_or_else(PoisonError::into_inner);
         write_all_at(&self.file, payload, place.offset).map_err(StoreError::io("write", &self.path))?;
-        let held = std::iter::once((piece, 1)).chain(zero_runs.iter().copied());
-        let changes: Vec<Change> = held.map(|(first, count)| (first, count, Kind::Held)).collect();
-        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-        log.append(&changes)?;
-        for (first, count, _) in changes {
-            self.verified.assign(first, count, true);
-            self.held.assign(first, count, true);
+        Ok(Some(zero_runs))
+    }
+
+    fn note_held(&self, log: &mut HeldLog, changes: &[Change]) -> Result<(), StoreError> {
+        if changes.is_empty() {
+            return Ok(());
         }
-        Ok(zero_runs)
+        log.append(changes)?;
+        for (first, count, _) in changes {
+            self.verified.assign(*first, *count, true);
+            self.held.assign(*first, *count, true);
+        }
+        Ok(())
     }
 
     /// The piece's payload, verified if it was not yet in this process. Empty for an all-zero chunk.
@@ -142,6 +186,22 @@ impl Store {
             self.mark_lost(piece);
             StoreError::Rotten(piece)
         })
+    }
+
+    /// The same if no disk is needed for it: it and its leaf page are in memory; and if it was verified in this process, or
+    /// is at most `hash_bytes_max` long. None also if it is damaged: `read_payload` tells.
+    pub fn read_payload_now(&self, piece: PieceIndex, hash_bytes_max: usize) -> Option<Bytes> {
+        let place = self.place_in_memory(piece)?;
+        let _no_eviction = self.eviction.try_read().ok()?;
+        self.holds(piece).then_some(())?;
+        let was_verified = self.verified.get(piece);
+        (was_verified || place.bytes as usize <= hash_bytes_max).then_some(())?;
+        let mut payload = Vec::with_capacity(place.bytes as usize);
+        read_now(&self.file, &mut payload, place.bytes as usize, place.offset)?;
+        if !was_verified {
+            place.fits(&payload).then(|| self.verified.assign(piece, 1, true))?;
+        }
+        Some(payload.into())
     }
 
     /// The chunk's bytes, decompressed: from memory, or from the file. All-zero chunks share one buffer.
@@ -176,6 +236,32 @@ impl Store {
         page.entry(chunk)?.is_zero().then(|| zeros(self.geometry().chunk_len(chunk)))
     }
 
+    /// `offset..offset + bytes` of the image, which must lie within it, if that costs no more than a copy: each chunk is in
+    /// memory, or all zeros, or it is stored as it is, was verified in this process, and the system has it in memory. Never
+    /// blocks. Consecutive chunks that are stored so are one part.
+    pub fn bytes_ready(&self, offset: u64, bytes: u32) -> Option<Vec<Bytes>> {
+        let geometry = self.geometry();
+        let end = offset + u64::from(bytes);
+        let chunks =
+            (offset >> geometry.chunk_shift()) as u32..=(end.saturating_sub(1) >> geometry.chunk_shift()) as u32;
+        let _no_eviction = self.eviction.try_read().ok()?;
+        let mut ready = Ready { store: self, parts: Vec::new(), run: 0..0 };
+        for chunk in chunks.filter_map(|index| geometry.chunk(index)) {
+            let (start, length) = (geometry.chunk_offset(chunk), u64::from(geometry.chunk_len(chunk)));
+            let within = offset.saturating_sub(start)..(end - start).min(length);
+            if let Some(data) = self.chunk_in_memory(chunk) {
+                ready.push(data.slice(within.start as usize..within.end as usize))?;
+                continue;
+            }
+            let page = self.leaves.get(geometry.leaf_of(chunk))?;
+            let (piece, entry) = (geometry.chunk_piece(chunk), page.entry(chunk)?);
+            let is_as_it_was = entry.stored && self.holds(piece) && self.verified.get(piece);
+            is_as_it_was.then_some(())?;
+            ready.extend(entry.offset + within.start..entry.offset + within.end)?;
+        }
+        ready.finish()
+    }
+
     /// The chunk's bytes if no disk is needed for them: its payload and its leaf page are in memory. Damage is found by
     /// [`read_chunk`](Self::read_chunk). Takes as long as to decompress the chunk.
     pub fn read_chunk_now(&self, chunk: ChunkIndex) -> Option<Bytes> {
@@ -187,14 +273,13 @@ impl Store {
             if !self.holds(piece) {
                 return None;
             }
-            let mut payload = vec![0; place.bytes as usize];
-            read_exact_at_now(&self.file, &mut payload, place.offset)?;
+            let payload = self.read_file_now(place.offset, place.bytes as usize)?;
             if !self.verified.get(piece) {
                 place.fits(&payload).then(|| self.verified.assign(piece, 1, true))?;
             }
             payload
         };
-        self.decode_entry(chunk, entry, payload.into()).ok()
+        self.decode_entry(chunk, entry, payload).ok()
     }
 
     /// The chunk's bytes, from a payload that [`verify`](Self::verify) has approved. They are kept in memory, within the
@@ -202,7 +287,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Undecodable`] if they are not exactly as many as the chunk has, or as [`leaf`](Self::leaf).
-    pub fn decode(&self, chunk: ChunkIndex, payload: &[u8]) -> Result<Bytes, StoreError> {
+    pub fn decode(&self, chunk: ChunkIndex, payload: Bytes) -> Result<Bytes, StoreError> {
         let entry = self.entry(chunk)?;
         if entry.is_zero() {
             return Ok(zeros(self.geometry().chunk_len(chunk)));
@@ -210,15 +295,22 @@ impl Store {
         if let Some(data) = self.memory.get(chunk) {
             return Ok(data);
         }
-        self.decode_entry(chunk, &entry, Bytes::copy_from_slice(payload))
+        self.decode_entry(chunk, &entry, payload)
     }
 
     fn decode_entry(&self, chunk: ChunkIndex, entry: &LeafEntry, payload: Bytes) -> Result<Bytes, StoreError> {
         let chunk_len = self.geometry().chunk_len(chunk) as usize;
         let data = if entry.stored { Some(payload) } else { decompress(&payload, chunk_len).map(Bytes::from) };
         let data = data.filter(|data| data.len() == chunk_len).ok_or(StoreError::Undecodable(chunk))?;
-        self.memory.put(chunk, &data);
+        if !(entry.stored && CACHED_BY_SYSTEM) {
+            self.memory.put(chunk, &data);
+        }
         Ok(data)
+    }
+
+    /// Bytes of the file, if no disk is needed for them.
+    fn read_file_now(&self, offset: u64, bytes: usize) -> Option<Bytes> {
+        filled(bytes, |memory| read_now(&self.file, memory, bytes, offset))
     }
 
     fn entry(&self, chunk: ChunkIndex) -> Result<LeafEntry, StoreError> {
@@ -238,6 +330,17 @@ impl Store {
         }
     }
 
+    /// The same if nothing has to be read for it.
+    fn place_in_memory(&self, piece: PieceIndex) -> Option<Place> {
+        match self.geometry().kind(piece) {
+            Piece::Leaf(_) => self.place(piece).ok(),
+            Piece::Chunk(chunk) => {
+                let page = self.leaves.get(self.geometry().leaf_of(chunk))?;
+                page.entry(chunk).map(Place::from)
+            }
+        }
+    }
+
     /// The bytes at a place, unverified; nothing if the file ends before.
     pub(crate) fn read_place(&self, place: &Place) -> Result<Option<Vec<u8>>, StoreError> {
         let mut payload = vec![0; place.bytes as usize];
@@ -246,6 +349,55 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
             Err(error) => Err(StoreError::io("read", &self.path)(error)),
         }
+    }
+}
+
+/// A leaf page's runs of zeros; nothing if the piece was held already.
+type Written = Result<Option<Vec<(PieceIndex, u32)>>, StoreError>;
+
+/// What is held with a piece that was written.
+fn changes_of(piece: PieceIndex, zero_runs: Option<&[(PieceIndex, u32)]>) -> Vec<Change> {
+    let Some(zero_runs) = zero_runs else { return Vec::new() };
+    let held = std::iter::once((piece, 1)).chain(zero_runs.iter().copied());
+    held.map(|(first, count)| (first, count, Kind::Held)).collect()
+}
+
+/// Bytes that are gathered for a read.
+struct Ready<'a> {
+    store: &'a Store,
+    parts: Vec<Bytes>,
+    /// Of the file, to be read.
+    run: Range<u64>,
+}
+
+impl Ready<'_> {
+    fn push(&mut self, data: Bytes) -> Option<()> {
+        self.read_run()?;
+        self.parts.push(data);
+        Some(())
+    }
+
+    fn extend(&mut self, more: Range<u64>) -> Option<()> {
+        if self.run.end != more.start {
+            self.read_run()?;
+            self.run.start = more.start;
+        }
+        self.run.end = more.end;
+        Some(())
+    }
+
+    fn read_run(&mut self) -> Option<()> {
+        let run = std::mem::take(&mut self.run);
+        for start in run.clone().step_by(BUFFER_BYTES) {
+            let bytes = (run.end - start).min(BUFFER_BYTES as u64) as usize;
+            self.parts.push(self.store.read_file_now(start, bytes)?);
+        }
+        Some(())
+    }
+
+    fn finish(mut self) -> Option<Vec<Bytes>> {
+        self.read_run()?;
+        Some(self.parts)
     }
 }
 
