@@ -136,6 +136,7 @@ fn config() -> Config {
         payload_bytes: 0,
         profile: None,
         teach: true,
+        leaves_first: false,
         fill: Fill::Auto,
         seed: 1,
         unsent_bytes_max: u32::MAX,

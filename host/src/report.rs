@@ -32,6 +32,9 @@ pub struct AttachReport {
     pub stall_micros: u64,
     /// Bodies of chunks received, duplicates and rejects included.
     pub fetched_bytes: FetchedBytes,
+    /// Bodies of chunks that other images of the cache had, so that they were not fetched.
+    #[serde(default)]
+    pub other_images_bytes: u64,
     /// Everything else received: leaf pages, manifest, profile, all other frames.
     pub metadata_bytes: u64,
     /// Sent to other nodes.
@@ -79,6 +82,7 @@ impl fmt::Display for AttachReport {
             Bytes(self.fetched_bytes.origin),
             Bytes(self.fetched_bytes.peers)
         )?;
+        writeln!(f, "taken        {} from other images of the cache", Bytes(self.other_images_bytes))?;
         writeln!(
             f,
             "prefetched   {}, of which unused {}",
@@ -180,6 +184,7 @@ mod tests {
                 "guest_writes",
                 "image_bytes",
                 "metadata_bytes",
+                "other_images_bytes",
                 "prefetch_unused_bytes",
                 "prefetched_bytes",
                 "read_latency_micros",

@@ -57,6 +57,9 @@ pub struct ImageStatus {
     pub uploaded_bytes: u64,
     /// Received, by source.
     pub fetched_bytes: FetchedBytes,
+    /// Read from other images of the cache instead of being fetched.
+    #[serde(default)]
+    pub other_images_bytes: u64,
     /// The links.
     pub peers: Vec<PeerStatus>,
 }
@@ -141,6 +144,7 @@ impl ImageStatus {
             pieces: snapshot.piece_count,
             uploaded_bytes: snapshot.stats.uploaded_bytes,
             fetched_bytes: FetchedBytes { origin: snapshot.fetched_origin_bytes, peers: snapshot.fetched_peer_bytes },
+            other_images_bytes: snapshot.other_images_bytes,
             peers: peers.collect(),
         })
     }

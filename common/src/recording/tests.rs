@@ -53,6 +53,7 @@ fn setup() -> Setup {
         payload_bytes: 0,
         profile: None,
         teach: true,
+        leaves_first: false,
         fill: Fill::Rate(50_000_000),
         seed: 3,
         unsent_bytes_max: u32::MAX,

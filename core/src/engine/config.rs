@@ -208,6 +208,8 @@ pub struct Config {
     pub profile: Option<Offered>,
     /// A node: whether seeds that learn are told what its guests touch. A seed: whether it learns.
     pub teach: bool,
+    /// Whether a chunk may turn out to be there once its leaf page is: it is not asked for before then.
+    pub leaves_first: bool,
     /// Background fill.
     pub fill: Fill,
     /// Seeds every random choice.

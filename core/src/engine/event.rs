@@ -126,6 +126,14 @@ pub enum Event {
         /// Which, if any.
         profile: Option<Offered>,
     },
+    /// Chunks can be had without the network, as another image of this node's cache holds them (before the `BodyStored` of
+    /// the leaf page that shows it): as `Held`, and announced to peers.
+    Found {
+        /// The first of the run.
+        first: PieceIndex,
+        /// Length of the run; what is beyond the last piece is ignored.
+        count: u32,
+    },
 }
 
 /// What became of a body's verification.

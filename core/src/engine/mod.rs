@@ -252,6 +252,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             Event::LeafReleased { leaf } => self.release(self.geometry.leaf_piece(leaf)),
             Event::Touched { guest, chunk } => self.touch(now, guest, chunk, true),
             Event::Held { first, count } => self.on_held(first, count),
+            Event::Found { first, count } => self.on_found(now, first, count),
             Event::PieceLost { piece } => self.on_lost(now, piece),
             Event::ContactFound { address, seed } => self.contacts.add(address, seed, Locality::NONE),
             Event::PeerOpened { peer, credit_bytes } => self.on_opened(now, peer, credit_bytes),
@@ -411,6 +412,16 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
                 self.end_superseded(index);
             }
         }
+    }
+
+    fn on_found(&mut self, now: Instant, first: PieceIndex, count: u32) {
+        let end = first.get().saturating_add(count).min(self.geometry.piece_count());
+        let held = Bits::new(self.own.held, self.geometry.piece_count());
+        for piece in (first.get()..end).filter(|piece| !held.get(*piece)) {
+            self.changes.push(piece, true);
+        }
+        self.on_held(first, count);
+        self.changes_due(now);
     }
 
     fn on_lost(&mut self, now: Instant, piece: PieceIndex) {

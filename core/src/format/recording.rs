@@ -18,7 +18,7 @@ use crate::wire::{self, Full, HEAD_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 
 /// Version of recordings that this code writes and reads.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Length of what is before the first record.
 pub const START_BYTES: usize = 12;
 /// Longest payload of a record: a frame's head and what is said of it, or what an engine is made of.
@@ -258,7 +258,9 @@ impl Record<'_> {
                     chunk.get() < geometry.chunk_count()
                 }
                 Event::LeafWanted { leaf } | Event::LeafReleased { leaf } => leaf.get() < geometry.leaf_count(),
-                Event::Held { first: piece, .. } | Event::PieceLost { piece } => piece.get() < geometry.piece_count(),
+                Event::Held { first: piece, .. } | Event::Found { first: piece, .. } | Event::PieceLost { piece } => {
+                    piece.get() < geometry.piece_count()
+                }
                 _ => true,
             },
             // What it answered is only compared.

@@ -10,4 +10,5 @@ mod keeping;
 mod linking;
 mod locality;
 mod serving;
+mod sharing;
 mod teaching;

@@ -275,6 +275,7 @@ async fn make_report(node: &NodeHandle, disk: &SessionDisk, began: Instant) -> O
         demand_misses: disk.inner().swarm().demand_misses(),
         stall_micros: disk.inner().swarm().stalls().total().as_micros() as u64,
         fetched_bytes: FetchedBytes { origin: snapshot.fetched_origin_bytes, peers: snapshot.fetched_peer_bytes },
+        other_images_bytes: snapshot.other_images_bytes,
         metadata_bytes: snapshot.metadata_bytes,
         uploaded_bytes: snapshot.stats.uploaded_bytes,
         prefetched_bytes: snapshot.stats.prefetched_bytes,

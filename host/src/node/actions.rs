@@ -5,7 +5,7 @@
 
 use super::engine_task::{Link, Task};
 use super::link::{OutBody, Outgoing};
-use super::message::Message;
+use super::message::{Message, Revealed};
 use super::socket::{dial, to_socket_addr};
 use super::waiters::{Answer, Waiter, answer_all};
 use crate::log;
@@ -147,14 +147,16 @@ impl Task<'_> {
         let (sender, pieces) = (self.sender.clone(), self.pieces.clone());
         tokio::spawn(async move {
             let put = move |store: &Store| {
-                let zero_runs = store.put(piece, &body)?;
-                if let Piece::Chunk(chunk) = store.geometry().kind(piece)
-                    && is_due
-                {
-                    // The guest that reads it then need not wait for that. Whether it can be is seen again when it does.
-                    let _ = store.decode(chunk, &body);
-                }
-                Ok(zero_runs)
+                let zeros = store.put(piece, &body)?;
+                let found = match store.geometry().kind(piece) {
+                    Piece::Leaf(leaf) => store.found_in_others(leaf),
+                    Piece::Chunk(chunk) => {
+                        // The guest that reads it then need not wait for that. Whether it can be is seen again when it does.
+                        let _ = is_due.then(|| store.decode(chunk, &body));
+                        Vec::new()
+                    }
+                };
+                Ok(Revealed { zeros, found })
             };
             let outcome = pieces.blocking(put).await;
             let _ = sender.send(Message::Stored { slot, piece, outcome }).await;

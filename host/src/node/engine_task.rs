@@ -8,10 +8,11 @@
 use super::clock::Clock;
 use super::departures::Departures;
 use super::link::{LinkHandle, LinkSetup, OutBody, Outgoing, READ_BYTES, Rates, start};
-use super::message::{Heard, Message, Report, Request};
+use super::message::{Heard, Message, Report, Request, Revealed};
 use super::pieces::{Pieces, lost_by};
 use super::recorder::EngineRecorder;
 use super::socket::{LinkError, Socket, to_address};
+use super::taker;
 use super::waiters::{Answer, Waiter, Waiters, answer_all};
 use crate::digest::digest_of;
 use crate::log;
@@ -100,7 +101,8 @@ pub(crate) async fn run(
     for (first, count) in setup.pieces.store().held_runs() {
         engine.handle(clock.now(), Event::Held { first, count });
     }
-    let task = Task {
+    let found = setup.pieces.blocking(|store| Ok(store.all_found_in_others())).await.unwrap_or_default();
+    let mut task = Task {
         engine,
         clock,
         head: Box::new([0; HEAD_BYTES_MAX]),
@@ -110,6 +112,8 @@ pub(crate) async fn run(
         counters: Counters::default(),
         complained: HashSet::new(),
         store_failed: None,
+        taking: HashSet::new(),
+        taker: taker::start(setup.pieces.clone(), setup.sender.clone()),
         manifest: Bytes::copy_from_slice(setup.pieces.store().manifest_bytes()),
         profile: setup.profile,
         pieces: setup.pieces,
@@ -118,6 +122,7 @@ pub(crate) async fn run(
         recorder: setup.recorder,
         sender: setup.sender,
     };
+    task.on_found(found);
     // If the owner has gone, the channel of requests is closed and the loop ends at once.
     let _ = ready.send(Ok(()));
     task.serve(messages, requests).await;
@@ -161,6 +166,10 @@ pub(super) struct Task<'a> {
     complained: HashSet<SocketAddr>,
     /// When a piece could last not be stored, until long after: said once.
     store_failed: Option<HostInstant>,
+    /// Chunks that are being taken from other images.
+    pub(super) taking: HashSet<PieceIndex>,
+    /// Takes over what it is sent when there is time.
+    pub(super) taker: mpsc::UnboundedSender<taker::Runs>,
     pub(super) manifest: Bytes,
     pub(super) profile: Bytes,
     pub(super) pieces: Arc<Pieces>,
@@ -261,9 +270,12 @@ impl Task<'_> {
             }
             return answer_all(vec![waiter], &Answer::Held);
         }
-        if self.engine.holds(piece) && matches!(kind, Piece::Chunk(_)) {
-            // The store lost it and nobody has said so: the engine would not fetch what it takes to be there.
-            self.tell(Event::PieceLost { piece });
+        if let Piece::Chunk(chunk) = kind
+            && self.engine.holds(piece)
+        {
+            // Another image has it, or the store lost it and nobody has said so.
+            self.waiters.add(piece, waiter);
+            return self.take_over(piece, chunk);
         }
         if self.waiters.add(piece, waiter) {
             match kind {
@@ -320,6 +332,7 @@ impl Task<'_> {
             Message::Verified { slot, piece, outcome } => self.on_verified(slot, piece, outcome),
             Message::Stored { slot, piece, outcome } => self.on_stored(slot, piece, outcome),
             Message::Loaded { upload, piece, outcome } => self.on_loaded(upload, piece, outcome),
+            Message::Taken { piece, payload } => self.on_taken(piece, payload),
         }
     }
 
@@ -482,14 +495,10 @@ impl Task<'_> {
 
     /// Takes out all who wait for the piece; the engine forgets that they want it.
     fn dismiss(&mut self, piece: PieceIndex) -> Vec<Waiter> {
-        let waiters = self.waiters.take(piece);
-        let mut guests: Vec<GuestId> = waiters.iter().map(|waiter| waiter.guest).collect();
-        guests.sort_unstable();
-        guests.dedup();
-        for guest in guests {
+        for guest in self.waiters.guests(piece) {
             self.tell_released(guest, piece);
         }
-        waiters
+        self.waiters.take(piece)
     }
 
     fn count_leaf(&mut self, slot: SlotId, piece: PieceIndex) {
@@ -502,17 +511,18 @@ impl Task<'_> {
         }
     }
 
-    fn on_stored(&mut self, slot: SlotId, piece: PieceIndex, outcome: Result<Vec<(PieceIndex, u32)>, StoreError>) {
+    fn on_stored(&mut self, slot: SlotId, piece: PieceIndex, outcome: Result<Revealed, StoreError>) {
         let body = self.take_slot(slot).map(|row| row.body);
         match outcome {
-            Ok(zero_runs) => {
+            Ok(Revealed { zeros, found }) => {
                 if self.store_failed.take_if(|at| at.elapsed() > STORE_QUIET).is_some() {
                     log::warn(format_args!("pieces are kept in the cache again"));
                 }
-                for (first, count) in zero_runs {
+                for (first, count) in zeros {
                     self.tell(Event::Held { first, count });
                     answer_all(self.waiters.take_run(first.get(), count), &Answer::Held);
                 }
+                self.on_found(found);
                 self.tell(Event::BodyStored { slot });
                 // Who came after the piece was delivered.
                 answer_all(self.waiters.take(piece), &Answer::Held);

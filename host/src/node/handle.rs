@@ -41,6 +41,8 @@ pub struct Snapshot {
     pub metadata_bytes: u64,
     /// Payloads that were prefetched and that no guest has read, in bytes.
     pub prefetch_unused_bytes: u64,
+    /// Payloads read from other images of the cache instead of being fetched, in bytes.
+    pub other_images_bytes: u64,
     /// Pieces that are held.
     pub held_count: u32,
     /// Pieces of the image.
@@ -112,6 +114,7 @@ impl NodeHandle {
             fetched_peer_bytes: stats.fetched_peer_bytes.saturating_sub(counters.leaf_peer_bytes),
             metadata_bytes: self.0.bootstrap_bytes + counters.head_bytes + leaf_bytes,
             prefetch_unused_bytes: unused_bytes.await.unwrap_or(0),
+            other_images_bytes: self.store().taken_bytes(),
             held_count: self.store().held_count(),
             piece_count: self.store().geometry().piece_count(),
             stats,

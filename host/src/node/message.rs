@@ -34,10 +34,21 @@ pub(crate) enum Message {
     Down { peer: PeerId, why: Down },
     /// The answer to `Verify`.
     Verified { slot: SlotId, piece: PieceIndex, outcome: Result<bool, StoreError> },
-    /// The answer to `Store`: the runs of chunks that are now known to be zeros.
-    Stored { slot: SlotId, piece: PieceIndex, outcome: Result<Vec<(PieceIndex, u32)>, StoreError> },
+    /// The answer to `Store`.
+    Stored { slot: SlotId, piece: PieceIndex, outcome: Result<Revealed, StoreError> },
     /// The answer to `Load`: the payload's length.
     Loaded { upload: UploadId, piece: PieceIndex, outcome: Result<u32, StoreError> },
+    /// A chunk's payload from another image of the cache; none: it cannot be had there.
+    Taken { piece: PieceIndex, payload: Option<Bytes> },
+}
+
+/// What a leaf page that was stored shows, as runs (first, count).
+#[derive(Debug, Default)]
+pub(crate) struct Revealed {
+    /// Chunks that are zeros.
+    pub zeros: Vec<(PieceIndex, u32)>,
+    /// Chunks that other images hold.
+    pub found: Vec<(PieceIndex, u32)>,
 }
 
 /// What a link's reader shall do next.

@@ -10,6 +10,7 @@
 //! | `engine_task`, `actions`, `recorder` | the task: messages in, actions carried out, recorded if wished |
 //! | `link`, `socket`, `pacer` | links, their making, their rates |
 //! | `pieces`, `waiters` | payloads and blocking threads; guests that wait |
+//! | `taker` | chunks that other images of the cache hold |
 //! | `disk`, `touches` | what guests read through |
 //! | `learner` | a seed's: the profile from what nodes tell |
 //! | `listen`, `bootstrap` | strangers that come; an image that is not known yet |
@@ -29,6 +30,7 @@ mod pacer;
 mod pieces;
 mod recorder;
 mod socket;
+mod taker;
 mod touches;
 mod waiters;
 
@@ -254,6 +256,8 @@ fn config(options: &NodeOptions) -> Config {
         payload_bytes: options.store.layout().payload_bytes(),
         profile: options.profile.as_ref().map(offered),
         teach: options.teach,
+        // A seed has all of it.
+        leaves_first: options.role == Role::Node && options.store.has_others(),
         fill: options.fill,
         seed: u64::from_le_bytes(std::array::from_fn(|at| node.0[at])),
         unsent_bytes_max: if options.rates.up.is_some() { UNSENT_BYTES_LIMITED } else { UNSENT_BYTES },

@@ -18,7 +18,9 @@ mod held;
 mod leaves;
 mod memory;
 mod open;
+mod others;
 mod payload;
+mod takeover;
 
 pub use error::StoreError;
 pub use leaves::LeafPage;
@@ -28,8 +30,10 @@ pub(crate) use open::write_head;
 use held::{AtomicMap, Change, HeldLog as Log};
 use leaves::LeafCache;
 use memory::ChunkCache;
+use others::Others;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use swarmdisk_core::format::held::Kind;
 use swarmdisk_core::format::manifest::{Layout, ManifestView};
@@ -50,6 +54,9 @@ pub struct Store {
     eviction: RwLock<()>,
     leaves: LeafCache,
     memory: ChunkCache,
+    /// Of a cache: the other images in its directory.
+    others: Option<Others>,
+    taken_bytes: AtomicU64,
 }
 
 impl Store {

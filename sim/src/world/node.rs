@@ -240,6 +240,7 @@ impl<'a, W: Watch> World<'a, W> {
             payload_bytes: image.payload_bytes(),
             profile: None,
             teach: !is_seed,
+            leaves_first: false,
             fill: match (policy.fill_rate, policy.fill) {
                 (_, _) if is_seed => swarmdisk_core::engine::Fill::Off,
                 (Some(rate), _) => swarmdisk_core::engine::Fill::Rate(rate.0),
