@@ -34,6 +34,7 @@ const LIMITS: Limits = Limits {
     served: 0,
     touches: 256,
     maps: true,
+    bounded: false,
 };
 const NEED: Footprint = Footprint::of(GEOMETRY, LIMITS);
 /// What this machine has to spare.

@@ -41,6 +41,7 @@ fn setup() -> Setup {
         served: 4,
         touches: 8,
         maps: true,
+        bounded: false,
     };
     let config = Config {
         limits,

@@ -258,9 +258,10 @@ impl Record<'_> {
                     chunk.get() < geometry.chunk_count()
                 }
                 Event::LeafWanted { leaf } | Event::LeafReleased { leaf } => leaf.get() < geometry.leaf_count(),
-                Event::Held { first: piece, .. } | Event::Found { first: piece, .. } | Event::PieceLost { piece } => {
-                    piece.get() < geometry.piece_count()
-                }
+                Event::Held { first: piece, .. }
+                | Event::Found { first: piece, .. }
+                | Event::Kept { first: piece, .. }
+                | Event::PieceLost { piece } => piece.get() < geometry.piece_count(),
                 _ => true,
             },
             // What it answered is only compared.

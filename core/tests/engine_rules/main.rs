@@ -3,6 +3,7 @@
 #[path = "../net/mod.rs"]
 mod net;
 
+mod evicting;
 mod fetching;
 mod filling;
 mod hand;
