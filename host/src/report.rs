@@ -35,6 +35,9 @@ pub struct AttachReport {
     /// Bodies of chunks that other images of the cache had, so that they were not fetched.
     #[serde(default)]
     pub other_images_bytes: u64,
+    /// Chunks that went, as the cache has a bound.
+    #[serde(default)]
+    pub evictions: u64,
     /// Everything else received: leaf pages, manifest, profile, all other frames.
     pub metadata_bytes: u64,
     /// Sent to other nodes.
@@ -83,6 +86,7 @@ impl fmt::Display for AttachReport {
             Bytes(self.fetched_bytes.peers)
         )?;
         writeln!(f, "taken        {} from other images of the cache", Bytes(self.other_images_bytes))?;
+        writeln!(f, "evicted      {} chunks", self.evictions)?;
         writeln!(
             f,
             "prefetched   {}, of which unused {}",
@@ -177,6 +181,7 @@ mod tests {
             [
                 "corrupt_pieces",
                 "demand_misses",
+                "evictions",
                 "fetched_bytes",
                 "guest_read_bytes",
                 "guest_reads",

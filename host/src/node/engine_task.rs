@@ -7,6 +7,7 @@
 
 use super::clock::Clock;
 use super::departures::Departures;
+use super::keeper::Keeper;
 use super::link::{LinkHandle, LinkSetup, OutBody, Outgoing, READ_BYTES, Rates, start};
 use super::message::{Heard, Message, Report, Request, Revealed};
 use super::pieces::{Pieces, lost_by};
@@ -16,7 +17,7 @@ use super::taker;
 use super::waiters::{Answer, Waiter, Waiters, answer_all};
 use crate::digest::digest_of;
 use crate::log;
-use crate::store::StoreError;
+use crate::store::{Holdings, StoreError};
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -54,6 +55,8 @@ pub(crate) struct Setup {
     /// The profile as it is offered to others.
     pub profile: Bytes,
     pub pieces: Arc<Pieces>,
+    /// The cache's bound.
+    pub cache_bytes: Option<u64>,
     pub rates: Rates,
     pub credit_bytes: u32,
     /// Records the engine.
@@ -102,7 +105,15 @@ pub(crate) async fn run(
         engine.handle(clock.now(), Event::Held { first, count });
     }
     let found = setup.pieces.blocking(|store| Ok(store.all_found_in_others())).await.unwrap_or_default();
+    let (keeper, holdings) = match setup.cache_bytes {
+        Some(bound) => open_keeper(&setup.pieces, bound).await.unzip(),
+        None => (None, None),
+    };
+    if let Some(keeper) = &keeper {
+        keeper.watch(setup.pieces.store().clone(), setup.sender.clone());
+    }
     let mut task = Task {
+        keeper,
         engine,
         clock,
         head: Box::new([0; HEAD_BYTES_MAX]),
@@ -123,9 +134,23 @@ pub(crate) async fn run(
         sender: setup.sender,
     };
     task.on_found(found);
+    if let Some(holdings) = holdings {
+        task.tell_holdings(&holdings);
+    }
     // If the owner has gone, the channel of requests is closed and the loop ends at once.
     let _ = ready.send(Ok(()));
     task.serve(messages, requests).await;
+}
+
+/// A cache that cannot be looked at is not bounded.
+async fn open_keeper(pieces: &Pieces, bound_bytes: u64) -> Option<(Keeper, Holdings)> {
+    match pieces.blocking(move |store| Keeper::new(store, bound_bytes)).await {
+        Ok(opened) => Some(opened),
+        Err(error) => {
+            log::warn(format_args!("the cache is not kept within its bound: {error}"));
+            None
+        }
+    }
 }
 
 /// A link, as its engine's task sees it.
@@ -166,6 +191,8 @@ pub(super) struct Task<'a> {
     complained: HashSet<SocketAddr>,
     /// When a piece could last not be stored, until long after: said once.
     store_failed: Option<HostInstant>,
+    /// Of a cache with a bound.
+    pub(super) keeper: Option<Keeper>,
     /// Chunks that are being taken from other images.
     pub(super) taking: HashSet<PieceIndex>,
     /// Takes over what it is sent when there is time.
@@ -292,11 +319,12 @@ impl Task<'_> {
         }
     }
 
-    fn tell_lost(&mut self, runs: &[(PieceIndex, u32)]) {
+    pub(super) fn tell_lost(&mut self, runs: &[(PieceIndex, u32)]) {
         let geometry = self.pieces.store().geometry();
         for (first, count) in runs {
             for piece in (first.get()..first.get().saturating_add(*count)).map_while(|index| geometry.piece(index)) {
                 if self.engine.holds(piece) {
+                    self.note_rotten(piece);
                     self.tell(Event::PieceLost { piece });
                 }
             }
@@ -309,6 +337,8 @@ impl Task<'_> {
             peers: self.engine.peers().collect(),
             counters: self.counters,
             unused: self.engine.unused_guesses().collect(),
+            cache: self.keeper.as_ref().map(Keeper::state),
+            store_fails: self.store_failed.is_some_and(|at| at.elapsed() <= STORE_QUIET),
         }
     }
 
@@ -333,6 +363,8 @@ impl Task<'_> {
             Message::Stored { slot, piece, outcome } => self.on_stored(slot, piece, outcome),
             Message::Loaded { upload, piece, outcome } => self.on_loaded(upload, piece, outcome),
             Message::Taken { piece, payload } => self.on_taken(piece, payload),
+            Message::Evicted { chunk, outcome } => self.on_evicted(chunk, outcome),
+            Message::Beside { beside } => self.on_beside(beside),
         }
     }
 
@@ -513,6 +545,7 @@ impl Task<'_> {
 
     fn on_stored(&mut self, slot: SlotId, piece: PieceIndex, outcome: Result<Revealed, StoreError>) {
         let body = self.take_slot(slot).map(|row| row.body);
+        let bytes = body.as_ref().map_or(0, |body| body.len() as u64);
         match outcome {
             Ok(Revealed { zeros, found }) => {
                 if self.store_failed.take_if(|at| at.elapsed() > STORE_QUIET).is_some() {
@@ -523,7 +556,9 @@ impl Task<'_> {
                     answer_all(self.waiters.take_run(first.get(), count), &Answer::Held);
                 }
                 self.on_found(found);
+                self.note_kept(bytes);
                 self.tell(Event::BodyStored { slot });
+                self.tell_room();
                 // Who came after the piece was delivered.
                 answer_all(self.waiters.take(piece), &Answer::Held);
             }
@@ -531,7 +566,11 @@ impl Task<'_> {
                 if self.store_failed.replace(HostInstant::now()).is_none() {
                     log::warn(format_args!("what comes is not kept: {error}; guests are served all the same"));
                 }
+                let is_full = matches!(error, StoreError::DiskFull { .. });
                 self.on_store_failed(slot, piece, body);
+                if is_full {
+                    self.note_disk_full(bytes);
+                }
             }
         }
     }

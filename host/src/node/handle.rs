@@ -1,5 +1,6 @@
 //! A node, seen by its owner.
 
+use super::keeper::CacheState;
 use super::message::{Message, Report, Request};
 use super::pieces::Pieces;
 use super::socket::{Socket, to_socket_addr};
@@ -43,6 +44,12 @@ pub struct Snapshot {
     pub prefetch_unused_bytes: u64,
     /// Payloads read from other images of the cache instead of being fetched, in bytes.
     pub other_images_bytes: u64,
+    /// Bytes that the image's file takes on disk.
+    pub disk_bytes: u64,
+    /// Of a cache with a bound, how it stands.
+    pub cache: Option<CacheState>,
+    /// Whether what came could lately not be stored, as when the disk is full.
+    pub store_fails: bool,
     /// Pieces that are held.
     pub held_count: u32,
     /// Pieces of the image.
@@ -100,7 +107,7 @@ impl NodeHandle {
     pub async fn snapshot(&self) -> Option<Snapshot> {
         let (reply, report) = oneshot::channel();
         self.request(Request::Snapshot(reply));
-        let Report { stats, peers, counters, unused } = report.await.ok()?;
+        let Report { stats, peers, counters, unused, cache, store_fails } = report.await.ok()?;
         let unused_bytes = self.0.pieces.blocking(move |store| {
             let geometry = store.geometry();
             // What cannot be looked up any longer is not held any longer.
@@ -117,6 +124,9 @@ impl NodeHandle {
             other_images_bytes: self.store().taken_bytes(),
             held_count: self.store().held_count(),
             piece_count: self.store().geometry().piece_count(),
+            disk_bytes: self.store().disk_bytes(),
+            cache,
+            store_fails,
             stats,
         })
     }

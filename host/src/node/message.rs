@@ -15,7 +15,9 @@ use swarmdisk_core::geometry::{ChunkIndex, PieceIndex};
 use swarmdisk_core::ids::{GuestId, PeerId, SlotId, UploadId};
 use tokio::sync::oneshot;
 
+use super::keeper::CacheState;
 use crate::store::StoreError;
+use crate::store::directory::Beside;
 
 /// From links and blocking threads.
 #[derive(Debug)]
@@ -40,6 +42,10 @@ pub(crate) enum Message {
     Loaded { upload: UploadId, piece: PieceIndex, outcome: Result<u32, StoreError> },
     /// A chunk's payload from another image of the cache; none: it cannot be had there.
     Taken { piece: PieceIndex, payload: Option<Bytes> },
+    /// The answer to `Evict`: bytes of payload that went.
+    Evicted { chunk: ChunkIndex, outcome: Result<u32, StoreError> },
+    /// What other images of the cache take.
+    Beside { beside: Beside },
 }
 
 /// What a leaf page that was stored shows, as runs (first, count).
@@ -90,4 +96,8 @@ pub(crate) struct Report {
     pub peers: Vec<PeerStatus>,
     pub counters: Counters,
     pub unused: Vec<ChunkIndex>,
+    /// Of a cache with a bound.
+    pub cache: Option<CacheState>,
+    /// Whether what comes could lately not be stored.
+    pub store_fails: bool,
 }

@@ -10,6 +10,7 @@
 //! | `engine_task`, `actions`, `recorder` | the task: messages in, actions carried out, recorded if wished |
 //! | `link`, `socket`, `pacer` | links, their making, their rates |
 //! | `pieces`, `waiters` | payloads and blocking threads; guests that wait |
+//! | `keeper` | a cache's bound |
 //! | `taker` | chunks that other images of the cache hold |
 //! | `disk`, `touches` | what guests read through |
 //! | `learner` | a seed's: the profile from what nodes tell |
@@ -22,6 +23,7 @@ mod departures;
 mod disk;
 mod engine_task;
 mod handle;
+mod keeper;
 mod learner;
 mod link;
 mod listen;
@@ -37,6 +39,7 @@ mod waiters;
 pub use bootstrap::{AttemptError, Bootstrap, BootstrapError, BootstrapOptions, bootstrap};
 pub use disk::{SwarmDisk, SwarmDiskError};
 pub use handle::{NodeHandle, PeerLine, Snapshot};
+pub use keeper::CacheState;
 pub use link::Rates;
 pub use listen::{Listener, Serving, check_exposure};
 pub use pacer::Pacer;
@@ -94,6 +97,9 @@ pub struct NodeOptions {
     pub prefetch: Prefetch,
     /// A node: whether others are told what its guests touch, seeds if they ask for it. A seed: whether it asks for it.
     pub teach: bool,
+    /// What the cache's directory may hold, in bytes of payload: see [`CacheState`]. At least
+    /// [`Store::least_cache_bytes`], or else that is taken.
+    pub cache_bytes: Option<u64>,
     /// Whether to fetch what nobody has asked for.
     pub fill: Fill,
     /// What all links may send and receive; share one between nodes of a process whose limit is for all of them.
@@ -118,6 +124,7 @@ impl NodeOptions {
             profile: None,
             prefetch: Prefetch::default(),
             teach: true,
+            cache_bytes: None,
             fill: Fill::Off,
             rates: Rates::default(),
             contacts: Vec::new(),
@@ -202,6 +209,7 @@ impl Node {
             pupil: learns.then(|| learner::start(options.store.clone(), before, requests.downgrade())),
             entries,
             profile: options.profile.unwrap_or_default(),
+            cache_bytes: options.cache_bytes,
             pieces: pieces.clone(),
             rates: options.rates,
             recorder,
@@ -245,8 +253,9 @@ fn config(options: &NodeOptions) -> Config {
     let node = random_node();
     let offered = |profile: &Bytes| Offered { digest: digest_of(profile), bytes: profile.len() as u32 };
     let tells = options.role == Role::Node && options.teach;
+    let touches = if tells { options.limits.touches } else { 0 };
     Config {
-        limits: Limits { touches: if tells { options.limits.touches } else { 0 }, ..options.limits },
+        limits: Limits { touches, bounded: options.cache_bytes.is_some(), ..options.limits },
         node,
         image: options.store.image(),
         role: options.role,

@@ -25,9 +25,11 @@ impl Task<'_> {
         if !self.taking.insert(piece) {
             return;
         }
-        let (sender, pieces) = (self.sender.clone(), self.pieces.clone());
+        let (sender, pieces, keep) = (self.sender.clone(), self.pieces.clone(), self.keeper.is_none());
         tokio::spawn(async move {
-            let payload = pieces.blocking(move |store| Ok(take(store, chunk).0)).await.ok().flatten();
+            let read =
+                move |store: &Store| Ok(if keep { take(store, chunk).0 } else { store.payload_of_others(chunk) });
+            let payload = pieces.blocking(read).await.ok().flatten();
             // If the engine's task has ended there is nobody to tell.
             let _ = sender.send(Message::Taken { piece, payload }).await;
         });
@@ -65,7 +67,8 @@ impl Task<'_> {
                 }
             }
         }
-        if !found.is_empty() {
+        // Within a bound they are read where they are: a second copy would only cost room.
+        if !found.is_empty() && self.keeper.is_none() {
             // The taker ends with this task.
             let _ = self.taker.send(found);
         }

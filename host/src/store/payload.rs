@@ -107,7 +107,7 @@ impl Store {
         let held = std::iter::once((piece, 1)).chain(zero_runs.iter().copied());
         let changes: Vec<Change> = held.map(|(first, count)| (first, count, Kind::Held)).collect();
         let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-        log.append(&changes)?;
+        log.append(&changes, &self.held)?;
         for (first, count, _) in changes {
             self.verified.assign(first, count, true);
             self.held.assign(first, count, true);
