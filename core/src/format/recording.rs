@@ -369,6 +369,7 @@ mod tests {
             payload_bytes: 0,
             profile: Some(offered),
             teach: true,
+            leaves_first: true,
             fill: Fill::Rate(u64::MAX),
             seed: u64::MAX,
             unsent_bytes_max: u32::MAX,

@@ -15,6 +15,7 @@ use crate::digest::from_hex;
 use crate::file::read_exact_at;
 use bytes::Bytes;
 use lru::LruCache;
+use std::cmp::Reverse;
 use std::fs::{self, File};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -177,7 +178,7 @@ impl Others {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let mut there: Vec<Cached> = entries.filter_map(|entry| cached(&entry.path())).collect();
         there.retain(|cached| cached.image != self.own && cached.log_bytes > HEADER_BYTES as u64);
-        there.sort_by(|one, other| (other.written, other.image).cmp(&(one.written, one.image)));
+        there.sort_by_key(|cached| Reverse((cached.written, cached.image)));
         there.truncate(IMAGES_MAX);
         there
     }

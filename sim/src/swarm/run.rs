@@ -258,10 +258,7 @@ impl<'a> Run<'a> {
         self.judge_fairness();
         if let Some(calm) = self.calm {
             self.pass(calm, |_| false);
-            // What does not fit into a cache is fetched into it, and lost again, as long as the swarm lives.
-            if self.setup.scenario.host.capacity.is_none() {
-                self.listen();
-            }
+            self.listen();
         }
     }
 
