@@ -26,7 +26,7 @@ pub struct AttachReport {
     /// Bytes that guests wrote.
     #[serde(default)]
     pub guest_write_bytes: u64,
-    /// Guest reads that waited for the network.
+    /// Guest reads that waited for the network, or for another image of the cache.
     pub demand_misses: u64,
     /// Wall time during which at least one guest read waited for the network: see [`StallClock`].
     pub stall_micros: u64,

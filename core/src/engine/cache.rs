@@ -202,8 +202,9 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             return true;
         }
         let under_way = self.transfers.live().filter(|(_, row)| row.class != Class::Demand).count();
-        let fit = |places: u64| self.cache.has_free(places * u64::from(self.mean_bytes));
-        fit(under_way as u64 + 1) || (class == Class::Prefetch && self.aged_out().count() > under_way)
+        // The longest will fit, so that none is fetched again and again in vain.
+        let bytes = under_way as u64 * u64::from(self.mean_bytes) + u64::from(self.geometry.chunk_bytes());
+        self.cache.has_free(bytes) || (class == Class::Prefetch && self.aged_out().count() > under_way)
     }
 
     /// The body of this row is to be stored: does so, or has something taken away for it, or forgets it. None: it waits.

@@ -5,8 +5,8 @@ use swarmdisk_core::engine::{Action, Event, Fill};
 use swarmdisk_core::ids::{GuestId, PeerId};
 use swarmdisk_core::wire::{Class, Role};
 
-/// What a body is taken to be before any has come, about; those that come here have 100 bytes.
-const MEAN_BYTES: i64 = 1 << 16;
+/// The longest payload of a chunk; those that come here have 100 bytes.
+const LONGEST_BYTES: i64 = 1 << 16;
 
 /// A node with all leaf pages whose cache holds these chunks, and may hold no more.
 fn full(chunks: std::ops::Range<u32>, guesses: &[u32], fill: Fill) -> Hand {
@@ -131,7 +131,9 @@ fn guesses_and_fills_do_not_drive_out_what_is_used() {
     reads(&mut hand, 0..8);
     assert_eq!(asked_classes(&mut hand), []);
     // A place for one.
-    hand.tell(Event::Room { bytes: MEAN_BYTES / 2 });
+    hand.tell(Event::Room { bytes: LONGEST_BYTES - 1 });
+    assert_eq!(asked_classes(&mut hand), [], "the next may be as long as a chunk");
+    hand.tell(Event::Room { bytes: LONGEST_BYTES });
     assert_eq!(asked_classes(&mut hand), [Class::Prefetch]);
 }
 
