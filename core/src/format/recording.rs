@@ -467,8 +467,8 @@ mod tests {
     #[test]
     fn another_file_is_refused() {
         assert_eq!(check_start(&start()), Ok(()));
-        assert_eq!(check_start(b"SWARMREC\x02\0\0\0"), Err(RecordingError::Version(2)));
-        assert_eq!(check_start(b"SWARMREC\x04\0\0\0"), Err(RecordingError::Version(4)));
+        assert_eq!(check_start(b"SWARMREC\x03\0\0\0"), Err(RecordingError::Version(3)));
+        assert_eq!(check_start(b"SWARMREC\x05\0\0\0"), Err(RecordingError::Version(5)));
         assert_eq!(check_start(b"SWARMPRF\x01\0\0\0"), Err(RecordingError::Foreign));
     }
 
