@@ -22,6 +22,8 @@ use crate::wire::Class;
 
 /// Chunks that are weighed against each other.
 const SAMPLE: usize = 64;
+/// Of these, how many the hand passes: few, so that a small cache does not age as a whole with each chunk that goes.
+const PASSED: usize = 4;
 /// Chunks that the host is taking away at a time.
 const GOING_MAX: usize = 16;
 /// Rounds after which a chunk's use has been forgotten, at the most.
@@ -180,10 +182,10 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     fn choose_victim(&mut self) -> Option<u32> {
         let sample: heapless::Vec<u32, SAMPLE> = self.cache.round().take(SAMPLE).collect();
         let victim = sample.iter().copied().min_by_key(|chunk| self.worth(*chunk))?;
-        for chunk in &sample {
+        for chunk in sample.iter().take(PASSED) {
             self.cache.pass(*chunk);
+            self.cache.hand = chunk + 1;
         }
-        self.cache.hand = sample.last().map_or(0, |last| last + 1);
         Some(victim)
     }
 
