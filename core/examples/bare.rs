@@ -34,6 +34,7 @@ const LIMITS: Limits = Limits {
     served: 0,
     touches: 256,
     maps: true,
+    bounded: false,
 };
 const NEED: Footprint = Footprint::of(GEOMETRY, LIMITS);
 /// What this machine has to spare.
@@ -136,6 +137,7 @@ fn config() -> Config {
         payload_bytes: 0,
         profile: None,
         teach: true,
+        leaves_first: false,
         fill: Fill::Auto,
         seed: 1,
         unsent_bytes_max: u32::MAX,

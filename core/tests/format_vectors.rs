@@ -229,6 +229,7 @@ fn setup() -> Setup {
         payload_bytes: 3000,
         profile: Some(Offered { digest: IMAGE, bytes: 300 }),
         teach: true,
+        leaves_first: false,
         fill: Fill::Rate(1_000_000),
         seed: 5,
         unsent_bytes_max: 4 << 20,
@@ -248,14 +249,14 @@ fn setup() -> Setup {
 fn recording() {
     let expected = bytes(
         "53 57 41 52 4d 52 45 43   # magic: SWARMREC
-         03 00 00 00               # version 3
-         b6 00                     # 182 bytes follow, and a CRC32
+         04 00 00 00               # version 4
+         b8 00                     # 184 bytes follow, and a CRC32
          00                        # what the engine is made of
          0a                        # when: 10 µs
          f0 93 09 10               # image: 150,000 bytes in chunks of 2^16 bytes
          32 80 01 10 80 08         # limits: 50 peers, 128 transfers, 16 requests a peer, 1024 demands
          80 02 80 08 00            # 256 contacts, 1024 changes, none served
-         80 40 01                  # 8192 touches, with maps
+         80 40 01 00               # 8192 touches, with maps, a cache without a bound
          09 09 09 09 09 09 09 09 09 09 09 09 09 09 09 09   # the node's name
          {image}
          00                        # role: node
@@ -265,6 +266,7 @@ fn recording() {
          b8 17                     # payloads of 3,000 bytes
          01 {image} ac 02          # offers a profile: hash; 300 bytes
          01                        # seeds that learn are told
+         00                        # chunks are not kept back until their leaf page is here
          02 c0 84 3d               # fill: at 1,000,000 bytes a second
          05                        # seed
          80 80 80 02               # at most 4 MiB not sent
@@ -281,7 +283,7 @@ fn recording() {
          01 80 40 ac 02            # live learning of 8192 chunks, 300 ahead
          00                        # no sequential readers
          00 00                     # owners; expected completion
-         61 36 b7 22               # CRC32 from the length on
+         67 d2 8e 0a               # CRC32 from the length on
          14 00                     # 20 bytes
          01 02 ac 02 ff            # an entry of the profile: chunk 2, at 300 ms, in all runs of the first group
          {zeros 15}                # and in none of the others

@@ -96,6 +96,14 @@ pub(crate) fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io
     Ok(())
 }
 
+/// Bytes that a file takes on disk.
+pub(crate) fn allocated_bytes(meta: &std::fs::Metadata) -> u64 {
+    #[cfg(unix)]
+    return std::os::unix::fs::MetadataExt::blocks(meta) * 512;
+    #[cfg(not(unix))]
+    meta.len()
+}
+
 /// Gives the disk's space of a range back; its bytes read as zeros then. Best effort: where it cannot be done, the bytes
 /// stay.
 pub(crate) fn punch_hole(file: &File, offset: u64, bytes: u64) {

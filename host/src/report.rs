@@ -26,12 +26,18 @@ pub struct AttachReport {
     /// Bytes that guests wrote.
     #[serde(default)]
     pub guest_write_bytes: u64,
-    /// Guest reads that waited for the network.
+    /// Guest reads that waited for the network, or for another image of the cache.
     pub demand_misses: u64,
     /// Wall time during which at least one guest read waited for the network: see [`StallClock`].
     pub stall_micros: u64,
     /// Bodies of chunks received, duplicates and rejects included.
     pub fetched_bytes: FetchedBytes,
+    /// Bodies of chunks that other images of the cache had, so that they were not fetched.
+    #[serde(default)]
+    pub other_images_bytes: u64,
+    /// Chunks that went, as the cache has a bound.
+    #[serde(default)]
+    pub evictions: u64,
     /// Everything else received: leaf pages, manifest, profile, all other frames.
     pub metadata_bytes: u64,
     /// Sent to other nodes.
@@ -79,6 +85,8 @@ impl fmt::Display for AttachReport {
             Bytes(self.fetched_bytes.origin),
             Bytes(self.fetched_bytes.peers)
         )?;
+        writeln!(f, "taken        {} from other images of the cache", Bytes(self.other_images_bytes))?;
+        writeln!(f, "evicted      {} chunks", self.evictions)?;
         writeln!(
             f,
             "prefetched   {}, of which unused {}",
@@ -173,6 +181,7 @@ mod tests {
             [
                 "corrupt_pieces",
                 "demand_misses",
+                "evictions",
                 "fetched_bytes",
                 "guest_read_bytes",
                 "guest_reads",
@@ -180,6 +189,7 @@ mod tests {
                 "guest_writes",
                 "image_bytes",
                 "metadata_bytes",
+                "other_images_bytes",
                 "prefetch_unused_bytes",
                 "prefetched_bytes",
                 "read_latency_micros",

@@ -5,7 +5,7 @@
 //! *Bounds*: an answer of [`ANSWER_BYTES_MAX`], [`ANSWER_TIME`] for each process asked.
 
 use crate::digest::to_hex;
-use crate::node::{NodeHandle, check_exposure};
+use crate::node::{CacheState, NodeHandle, check_exposure};
 use crate::report::{AttachReport, FetchedBytes};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -57,8 +57,42 @@ pub struct ImageStatus {
     pub uploaded_bytes: u64,
     /// Received, by source.
     pub fetched_bytes: FetchedBytes,
+    /// Read from other images of the cache instead of being fetched.
+    #[serde(default)]
+    pub other_images_bytes: u64,
+    /// What its file takes on disk.
+    #[serde(default)]
+    pub disk_bytes: u64,
+    /// Of a cache with a bound.
+    #[serde(default)]
+    pub cache: Option<CacheStatus>,
+    /// Whether what came could lately not be stored, as when the disk is full.
+    #[serde(default)]
+    pub store_fails: bool,
     /// The links.
     pub peers: Vec<PeerStatus>,
+}
+
+/// A cache with a bound.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheStatus {
+    /// Payloads that are held.
+    pub held_bytes: u64,
+    /// How many this image may hold now.
+    pub limit_bytes: u64,
+    /// The bound of the directory.
+    pub bound_bytes: u64,
+    /// Chunks given up.
+    pub evictions: u64,
+    /// Their payloads.
+    pub evicted_bytes: u64,
+}
+
+impl From<CacheState> for CacheStatus {
+    fn from(state: CacheState) -> Self {
+        let CacheState { held_bytes, limit_bytes, bound_bytes, evictions, evicted_bytes } = state;
+        Self { held_bytes, limit_bytes, bound_bytes, evictions, evicted_bytes }
+    }
 }
 
 /// A link of an image.
@@ -141,6 +175,10 @@ impl ImageStatus {
             pieces: snapshot.piece_count,
             uploaded_bytes: snapshot.stats.uploaded_bytes,
             fetched_bytes: FetchedBytes { origin: snapshot.fetched_origin_bytes, peers: snapshot.fetched_peer_bytes },
+            other_images_bytes: snapshot.other_images_bytes,
+            disk_bytes: snapshot.disk_bytes,
+            cache: snapshot.cache.map(CacheStatus::from),
+            store_fails: snapshot.store_fails,
             peers: peers.collect(),
         })
     }

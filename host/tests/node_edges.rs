@@ -38,7 +38,7 @@ fn hello(image: Digest, version: u16) -> Vec<u8> {
 }
 
 /// Sends `bytes` and reads until the other side closes.
-async fn say(address: std::net::SocketAddr, bytes: &[u8]) -> Vec<u8> {
+async fn say(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(bytes).await.unwrap();
     let mut answer = Vec::new();
@@ -168,7 +168,7 @@ fn to_address(address: SocketAddr) -> Address {
 
 #[tokio::test]
 async fn bootstrap_asks_whom_it_is_sent_to_and_comes_back_if_that_is_of_no_use() {
-    let (packed, other) = (packed(20), common::packed(30));
+    let (packed, other) = (packed(20), packed(30));
     let manifest = Store::open_complete(&packed.swarm).unwrap().manifest_bytes().to_vec();
     let image = packed.report.image;
     let (good, stranger) = (seed(&packed.swarm).await, seed(&other.swarm).await);

@@ -41,6 +41,7 @@ fn setup() -> Setup {
         served: 4,
         touches: 8,
         maps: true,
+        bounded: false,
     };
     let config = Config {
         limits,
@@ -53,6 +54,7 @@ fn setup() -> Setup {
         payload_bytes: 0,
         profile: None,
         teach: true,
+        leaves_first: false,
         fill: Fill::Rate(50_000_000),
         seed: 3,
         unsent_bytes_max: u32::MAX,

@@ -4,6 +4,7 @@
 //! assert its RAM when it is compiled, and a simulator can carve a thousand engines from one arena.
 
 use super::announce::Change;
+use super::cache::Cache;
 use super::contacts::Contact;
 use super::demands::Demand;
 use super::peer::PeerRow;
@@ -39,6 +40,8 @@ pub struct Limits {
     pub touches: u16,
     /// Whether to keep which pieces each peer holds, a bit each: who fetches needs it, a seed does not.
     pub maps: bool,
+    /// Whether the cache may have a bound: then it is kept in mind how lately each chunk was used.
+    pub bounded: bool,
 }
 
 impl Limits {
@@ -53,6 +56,7 @@ impl Limits {
         served: 0,
         touches: 8192,
         maps: true,
+        bounded: false,
     };
     /// For a seed: 1,000 links, no fetches.
     pub const SEED: Self = Self {
@@ -65,6 +69,7 @@ impl Limits {
         served: 16384,
         touches: 0,
         maps: false,
+        bounded: false,
     };
 }
 
@@ -99,6 +104,7 @@ impl Footprint {
     pub const fn of(geometry: Geometry, limits: Limits) -> Self {
         Self {
             words: geometry.bitmap_words() * OWN_BITMAPS
+                + Cache::words(geometry, limits)
                 + Peers::words(geometry, limits)
                 + Transfers::words(limits.transfers as usize),
             peers: limits.peers as usize,
@@ -208,6 +214,8 @@ pub struct Config {
     pub profile: Option<Offered>,
     /// A node: whether seeds that learn are told what its guests touch. A seed: whether it learns.
     pub teach: bool,
+    /// Whether a chunk may turn out to be there once its leaf page is: it is not asked for before then.
+    pub leaves_first: bool,
     /// Background fill.
     pub fill: Fill,
     /// Seeds every random choice.

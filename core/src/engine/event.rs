@@ -126,6 +126,29 @@ pub enum Event {
         /// Which, if any.
         profile: Option<Offered>,
     },
+    /// Chunks can be had without the network, as another image of this node's cache holds them (before the `BodyStored` of
+    /// the leaf page that shows it): as `Held`, and announced to peers.
+    Found {
+        /// The first of the run.
+        first: PieceIndex,
+        /// Length of the run; what is beyond the last piece is ignored.
+        count: u32,
+    },
+    /// How much may be stored beside what is there, by all that the host has told so far; what is on its way to be stored
+    /// is not counted. Less than none: so much is to go. From the first of these on the cache has a bound, if the
+    /// limits provide for one.
+    Room {
+        /// Bytes of payload.
+        bytes: i64,
+    },
+    /// Of what is held, these chunks take room in the cache, and may go: told of what was found at the start, and of one that
+    /// could not be taken away.
+    Kept {
+        /// The first of the run.
+        first: PieceIndex,
+        /// Length of the run; what is no chunk is ignored.
+        count: u32,
+    },
 }
 
 /// What became of a body's verification.
@@ -200,6 +223,12 @@ pub enum Action {
     Abandon {
         /// The slot.
         slot: SlotId,
+    },
+    /// Give the chunk's room back; answer with `Room` and then `PieceLost` (the other way round another may have to go in
+    /// between), or with `Kept` where it cannot be.
+    Evict {
+        /// The chunk.
+        chunk: ChunkIndex,
     },
 }
 

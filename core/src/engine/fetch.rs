@@ -354,6 +354,10 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         if now < self.paused_until || !self.transfers.has_room() {
             return false;
         }
+        if let Some(leaf) = self.leaf_to_see_first(piece) {
+            self.start_missing(now, leaf, class, since);
+            return false;
+        }
         let Some((peer, insist)) = self.choose(now, piece, class, whom) else { return false };
         let Some(index) = self.transfers.take(piece) else { return false };
         bitmap::assign(self.own.flight, piece.get(), true);
@@ -375,6 +379,13 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             row.urgent_since = since;
         });
         true
+    }
+
+    /// The leaf page without which a chunk is not asked for.
+    fn leaf_to_see_first(&self, piece: PieceIndex) -> Option<PieceIndex> {
+        let Piece::Chunk(chunk) = self.geometry.kind(piece) else { return None };
+        let leaf = self.geometry.leaf_piece(self.geometry.leaf_of(chunk));
+        Some(leaf).filter(|leaf| self.config.leaves_first && !self.holds(*leaf))
     }
 
     /// Whom to ask for a piece, and whether that seed is not to redirect.

@@ -61,7 +61,11 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             return;
         }
         for _ in 0..TRIES_MAX {
-            if now < self.filling.at || self.transfers.count(Class::Fill) >= most || !self.bulk_has_room() {
+            if now < self.filling.at
+                || self.transfers.count(Class::Fill) >= most
+                || !self.bulk_has_room()
+                || !self.has_place(Class::Fill)
+            {
                 return;
             }
             let held = Bits::new(self.own.held, self.geometry.piece_count());

@@ -9,6 +9,7 @@
 //! | module | decides |
 //! |---|---|
 //! | `fetch`, `fill` | what to ask of whom: demand, then prefetch, then fill; hedging; giving up |
+//! | `cache` | what goes when the cache is full, and what may come then |
 //! | `serve`, `giveway` | whom to answer next, and how |
 //! | `links` | whom to link with, and what each peer is to be told |
 //! | `inbound` | what a peer's frames mean |
@@ -17,6 +18,7 @@
 
 mod agenda;
 mod announce;
+mod cache;
 mod config;
 mod contacts;
 mod demands;
@@ -62,6 +64,7 @@ use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::wire::Class;
 use announce::Changes;
+use cache::Cache;
 use contacts::Contacts;
 use demands::Demands;
 use fill::Filling;
@@ -112,6 +115,7 @@ pub struct Engine<'a, P, O, S> {
     geometry: Geometry,
     config: Config,
     own: Own<'a>,
+    cache: Cache<'a>,
     peers: Peers<'a>,
     transfers: Transfers<'a>,
     uploads: Uploads<'a>,
@@ -186,12 +190,14 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         let (flight, rest) = rest.split_at_mut(words);
         let (guessed, rest) = rest.split_at_mut(words);
         let (touched, rest) = rest.split_at_mut(words);
+        let (cache_words, rest) = rest.split_at_mut(Cache::words(geometry, limits));
         let (peer_words, transfer_words) = rest.split_at_mut(Peers::words(geometry, limits));
         let tuning = config.tuning;
         let mut rng = Rng::new(config.seed);
         Ok(Self {
             geometry,
             own: Own { held, flight, guessed, touched },
+            cache: Cache::new(cache_words, geometry, limits),
             peers: Peers::new(limits, tuning, geometry, storage.peers, peer_words),
             transfers: Transfers::new(&mut storage.transfers[..need.transfers], tuning.timeout, transfer_words),
             uploads: Uploads::new(&mut storage.uploads[..need.uploads], limits.requests_per_peer),
@@ -252,7 +258,10 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             Event::LeafReleased { leaf } => self.release(self.geometry.leaf_piece(leaf)),
             Event::Touched { guest, chunk } => self.touch(now, guest, chunk, true),
             Event::Held { first, count } => self.on_held(first, count),
+            Event::Found { first, count } => self.on_found(now, first, count),
             Event::PieceLost { piece } => self.on_lost(now, piece),
+            Event::Room { bytes } => self.cache.set_room(bytes, self.storing_bytes()),
+            Event::Kept { first, count } => self.on_kept(first, count),
             Event::ContactFound { address, seed } => self.contacts.add(address, seed, Locality::NONE),
             Event::PeerOpened { peer, credit_bytes } => self.on_opened(now, peer, credit_bytes),
             Event::PeerClosed { peer } => self.drop_peer(now, peer),
@@ -349,6 +358,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     /// A guest has read a chunk, or asked for it.
     fn touch(&mut self, now: Instant, guest: GuestId, chunk: ChunkIndex, hit: bool) {
         self.filling.note_read(now);
+        self.cache.note_use(chunk);
         let first = bitmap::assign(self.own.touched, chunk.get(), true);
         self.touched_count += u32::from(first);
         if first && self.touches.push(now, chunk) {
@@ -413,6 +423,25 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         }
     }
 
+    fn on_found(&mut self, now: Instant, first: PieceIndex, count: u32) {
+        let end = first.get().saturating_add(count).min(self.geometry.piece_count());
+        let held = Bits::new(self.own.held, self.geometry.piece_count());
+        for piece in (first.get()..end).filter(|piece| !held.get(*piece)) {
+            self.changes.push(piece, true);
+        }
+        self.on_held(first, count);
+        self.changes_due(now);
+    }
+
+    /// Chunks that are held alone.
+    fn on_kept(&mut self, first: PieceIndex, count: u32) {
+        let held = Bits::new(self.own.held, self.geometry.piece_count());
+        let end = first.get().saturating_add(count).min(self.geometry.chunk_count());
+        for chunk in (first.get()..end).filter(|chunk| held.get(*chunk)) {
+            self.cache.keep(chunk, 1);
+        }
+    }
+
     fn on_lost(&mut self, now: Instant, piece: PieceIndex) {
         if bitmap::assign(self.own.held, piece.get(), false) {
             self.changes.push(piece.get(), false);
@@ -428,6 +457,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         if let Piece::Leaf(_) = self.geometry.kind(piece) {
             self.transfers.leaf_gone();
         }
+        self.forget_place(piece);
         self.refuse_uploads_of(piece);
     }
 
@@ -495,13 +525,17 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         }
         let Some(piece) = self.geometry.piece(row.piece_number()) else { return };
         let touched = Bits::new(self.own.touched, self.geometry.piece_count()).get(piece.get());
-        if row.guessed && !touched && matches!(self.geometry.kind(piece), Piece::Chunk(_)) {
+        let kind = self.geometry.kind(piece);
+        if row.guessed && !touched && matches!(kind, Piece::Chunk(_)) {
             self.guessed_count += u32::from(bitmap::assign(self.own.guessed, piece.get(), true));
         }
         if bitmap::assign(self.own.held, piece.get(), true) {
             self.changes.push(piece.get(), true);
             self.changes_due(now);
             self.tell_of_rare(now, piece);
+        }
+        if let Piece::Chunk(chunk) = kind {
+            self.cache.note_stored(chunk, &row, touched);
         }
         self.demands.remove(piece);
     }
@@ -524,6 +558,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         self.count_stale(found.is_some());
         let Some(index) = found else { return };
         self.store_full_until = now + fetch::STORE_FULL;
+        self.cache.give_back(self.transfers.at(index).bytes);
         if self.transfers.at(index).piece_number() >= self.geometry.chunk_count() {
             self.leaves_paused_until = now + fetch::PAUSE;
         }
@@ -572,10 +607,10 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
                     self.transfers.set_step(index, Step::Delivered);
                     return Some(Action::Deliver { slot, piece });
                 }
-                Step::Genuine | Step::Delivered => {
-                    self.transfers.set_step(index, Step::Storing);
-                    return Some(Action::Store { slot, piece });
-                }
+                Step::Genuine | Step::Delivered => match self.place(index) {
+                    Some(action) => return Some(action),
+                    None => continue,
+                },
                 Step::ToAbandon => {
                     self.free_transfer(index);
                     return Some(Action::Abandon { slot });
@@ -583,7 +618,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
                 _ => {}
             }
         }
-        None
+        self.poll_cache()
     }
 
     /// A chunk can be verified once its leaf page is held, a leaf page always.
@@ -615,6 +650,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             }
         }
         self.check_window();
+        self.cache.check(self.held());
         let guessed = Bits::new(self.own.guessed, pieces);
         assert_eq!(guessed.count(), self.guessed_count, "guesses not used are counted");
         assert_eq!(flight.count(), live, "the flight map has a bit for each piece in flight, and no other");

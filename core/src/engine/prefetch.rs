@@ -108,7 +108,8 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     }
 
     fn may_prefetch(&self, now: Instant) -> bool {
-        now >= self.store_full_until && self.prefetches_have_room() && self.bulk_has_room() && self.may_guess()
+        let is_open = now >= self.store_full_until && self.prefetches_have_room() && self.bulk_has_room();
+        is_open && self.may_guess() && self.has_place(Class::Prefetch)
     }
 
     /// When a look finds more than the last one did, even if nothing happens until then.

@@ -18,7 +18,7 @@ use crate::wire::{self, Full, HEAD_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 
 /// Version of recordings that this code writes and reads.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Length of what is before the first record.
 pub const START_BYTES: usize = 12;
 /// Longest payload of a record: a frame's head and what is said of it, or what an engine is made of.
@@ -258,7 +258,10 @@ impl Record<'_> {
                     chunk.get() < geometry.chunk_count()
                 }
                 Event::LeafWanted { leaf } | Event::LeafReleased { leaf } => leaf.get() < geometry.leaf_count(),
-                Event::Held { first: piece, .. } | Event::PieceLost { piece } => piece.get() < geometry.piece_count(),
+                Event::Held { first: piece, .. }
+                | Event::Found { first: piece, .. }
+                | Event::Kept { first: piece, .. }
+                | Event::PieceLost { piece } => piece.get() < geometry.piece_count(),
                 _ => true,
             },
             // What it answered is only compared.
@@ -366,6 +369,7 @@ mod tests {
             payload_bytes: 0,
             profile: Some(offered),
             teach: true,
+            leaves_first: true,
             fill: Fill::Rate(u64::MAX),
             seed: u64::MAX,
             unsent_bytes_max: u32::MAX,
@@ -463,8 +467,8 @@ mod tests {
     #[test]
     fn another_file_is_refused() {
         assert_eq!(check_start(&start()), Ok(()));
-        assert_eq!(check_start(b"SWARMREC\x02\0\0\0"), Err(RecordingError::Version(2)));
-        assert_eq!(check_start(b"SWARMREC\x04\0\0\0"), Err(RecordingError::Version(4)));
+        assert_eq!(check_start(b"SWARMREC\x03\0\0\0"), Err(RecordingError::Version(3)));
+        assert_eq!(check_start(b"SWARMREC\x05\0\0\0"), Err(RecordingError::Version(5)));
         assert_eq!(check_start(b"SWARMPRF\x01\0\0\0"), Err(RecordingError::Foreign));
     }
 

@@ -92,7 +92,7 @@ impl Careless {
         let leaf = geometry().leaf_of(chunk);
         let peer = any_of(&self.peers, a, b);
         let slot = any_of(&self.slots, a, b);
-        match c % 20 {
+        match c % 24 {
             0..=3 => Event::Wanted { guest, chunk },
             4 => Event::Released { guest, chunk },
             5 => Event::LeafWanted { leaf },
@@ -108,6 +108,10 @@ impl Careless {
             15 | 16 => self.verified(slot, b),
             17 => Event::BodyStored { slot },
             18 => Event::StoreFailed { slot },
+            19 => Event::Found { first: piece, count: b % 3 },
+            20 => Event::Room { bytes: if b % 9 == 0 { i64::from(a) << 32 } else { i64::from(b % 40_000) - 20_000 } },
+            21 => Event::Kept { first: piece, count: b % 30 },
+            22 => Event::Room { bytes: [i64::MIN, i64::MAX][a as usize % 2] },
             _ => Event::Loaded { upload: any_of(&self.uploads, a, b), bytes: b % 65_537 },
         }
     }
@@ -241,6 +245,11 @@ impl Careless {
             Action::Store { slot, .. } => {
                 assert!(self.genuine.contains(&slot), "no wrong byte is kept");
                 self.answers.push(Event::BodyStored { slot });
+            }
+            Action::Evict { chunk } => {
+                let piece = geometry().chunk_piece(chunk);
+                assert!(self.engine.holds(piece), "what goes is held");
+                self.answers.push(Event::PieceLost { piece });
             }
             _ => {}
         }

@@ -37,6 +37,7 @@ fn small() -> Limits {
         served: 4,
         touches: 6,
         maps: true,
+        bounded: true,
     }
 }
 

@@ -3,6 +3,7 @@
 #[path = "../net/mod.rs"]
 mod net;
 
+mod evicting;
 mod fetching;
 mod filling;
 mod hand;
@@ -10,4 +11,5 @@ mod keeping;
 mod linking;
 mod locality;
 mod serving;
+mod sharing;
 mod teaching;

@@ -136,6 +136,7 @@ pub fn config(index: usize, role: Role, limits: Limits) -> Config {
         payload_bytes: 0,
         profile: None,
         teach: true,
+        leaves_first: false,
         fill: Fill::Off,
         seed: index as u64 + 1,
         unsent_bytes_max: u32::MAX,

@@ -169,6 +169,9 @@ pub struct AttachOptions {
     /// Where fetched chunks are kept [default: the user's cache directory]
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
+    /// Keep the cache's directory within so many bytes of chunks; the least valuable go [default: no bound]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub cache_size: Option<u64>,
     /// Let guests write: what they write is kept in FILE, made if missing, or in at most SIZE of memory until the end
     #[arg(long, value_name = "FILE|memory:SIZE", value_parser = overlay_place)]
     pub overlay: Option<OverlayPlace>,

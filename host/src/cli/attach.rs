@@ -74,6 +74,7 @@ impl Session {
         let rates = Rates::new(options.limit_up, options.limit_down);
         let listener = Listener::bind(options.listen, options.open, &rates)?;
         let found = find_image(target, options, &rates).await?;
+        check_cache_size(target, options, &found.store)?;
         // Before anything is fetched or told to others.
         let overlay_file = open_overlay(options, &found.store).await?;
         let mut node_options = NodeOptions::new(Arc::new(found.store));
@@ -81,6 +82,7 @@ impl Session {
         node_options.profile = found.profile;
         node_options.prefetch = options.prefetch.into();
         node_options.teach = !options.no_teach;
+        node_options.cache_bytes = options.cache_size;
         node_options.fill = options.fill;
         node_options.locality = options.locality.unwrap_or_default();
         node_options.rates = rates;
@@ -126,6 +128,22 @@ impl Session {
         flushed?;
         Ok(trace?)
     }
+}
+
+/// Refuses a bound that is too small to work, or for what is no cache.
+fn check_cache_size(target: &str, options: &AttachOptions, store: &Store) -> Result<(), Failure> {
+    let Some(bytes) = options.cache_size else { return Ok(()) };
+    if !target.contains("://") {
+        return Err(Failure::usage("--cache-size is for what is fetched; a complete FILE.swarm is no cache"));
+    }
+    let least = store.least_cache_bytes();
+    if bytes < least {
+        let least = least.div_ceil(1 << 10);
+        return Err(Failure::usage(format!(
+            "--cache-size is too small for this image: it takes {least}K at the least"
+        )));
+    }
+    Ok(())
 }
 
 /// The overlay's file, if it is to be one.
@@ -275,6 +293,8 @@ async fn make_report(node: &NodeHandle, disk: &SessionDisk, began: Instant) -> O
         demand_misses: disk.inner().swarm().demand_misses(),
         stall_micros: disk.inner().swarm().stalls().total().as_micros() as u64,
         fetched_bytes: FetchedBytes { origin: snapshot.fetched_origin_bytes, peers: snapshot.fetched_peer_bytes },
+        other_images_bytes: snapshot.other_images_bytes,
+        evictions: snapshot.cache.map_or(0, |cache| cache.evictions),
         metadata_bytes: snapshot.metadata_bytes,
         uploaded_bytes: snapshot.stats.uploaded_bytes,
         prefetched_bytes: snapshot.stats.prefetched_bytes,

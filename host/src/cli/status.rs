@@ -37,6 +37,18 @@ fn show(status: &Status) -> Result<(), Failure> {
             Bytes(image.fetched_bytes.origin),
             Bytes(image.fetched_bytes.peers)
         ))?;
+        if let Some(cache) = &image.cache {
+            say(format_args!(
+                "    cache: {} of {} held ({} for the directory), {} chunks evicted",
+                Bytes(cache.held_bytes),
+                Bytes(cache.limit_bytes),
+                Bytes(cache.bound_bytes),
+                cache.evictions
+            ))?;
+        }
+        if image.store_fails {
+            say("    what comes is not kept at present: the disk is full, or fails")?;
+        }
         if image.peers.is_empty() {
             continue;
         }

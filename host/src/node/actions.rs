@@ -36,6 +36,7 @@ impl Task<'_> {
             }
             Action::Store { slot, piece } => self.store(slot, piece),
             Action::Abandon { slot } => drop(self.take_slot(slot)),
+            Action::Evict { chunk } => self.evict(chunk),
             // An engine newer than this host; it will time out.
             _ => log::warn(format_args!("the engine asked for something unknown")),
         }

@@ -7,15 +7,17 @@
 
 use super::clock::Clock;
 use super::departures::Departures;
+use super::keeper::Keeper;
 use super::link::{LinkHandle, LinkSetup, OutBody, Outgoing, READ_BYTES, Rates, start};
-use super::message::{Heard, Message, Report, Request};
+use super::message::{Heard, Message, Report, Request, Revealed};
 use super::pieces::{Pieces, lost_by};
 use super::recorder::EngineRecorder;
 use super::socket::{LinkError, Socket, to_address};
+use super::taker;
 use super::waiters::{Answer, Waiter, Waiters, answer_all};
 use crate::digest::digest_of;
 use crate::log;
-use crate::store::StoreError;
+use crate::store::{Holdings, StoreError};
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -53,6 +55,8 @@ pub(crate) struct Setup {
     /// The profile as it is offered to others.
     pub profile: Bytes,
     pub pieces: Arc<Pieces>,
+    /// The cache's bound.
+    pub cache_bytes: Option<u64>,
     pub rates: Rates,
     pub credit_bytes: u32,
     /// Records the engine.
@@ -100,7 +104,16 @@ pub(crate) async fn run(
     for (first, count) in setup.pieces.store().held_runs() {
         engine.handle(clock.now(), Event::Held { first, count });
     }
-    let task = Task {
+    let found = setup.pieces.blocking(|store| Ok(store.all_found_in_others())).await.unwrap_or_default();
+    let (keeper, holdings) = match setup.cache_bytes {
+        Some(bound) => open_keeper(&setup.pieces, bound).await.unzip(),
+        None => (None, None),
+    };
+    if let Some(keeper) = &keeper {
+        keeper.watch(setup.pieces.store().clone(), setup.sender.clone());
+    }
+    let mut task = Task {
+        keeper,
         engine,
         clock,
         head: Box::new([0; HEAD_BYTES_MAX]),
@@ -110,6 +123,8 @@ pub(crate) async fn run(
         counters: Counters::default(),
         complained: HashSet::new(),
         store_failed: None,
+        taking: HashSet::new(),
+        taker: taker::start(setup.pieces.clone(), setup.sender.clone()),
         manifest: Bytes::copy_from_slice(setup.pieces.store().manifest_bytes()),
         profile: setup.profile,
         pieces: setup.pieces,
@@ -118,9 +133,24 @@ pub(crate) async fn run(
         recorder: setup.recorder,
         sender: setup.sender,
     };
+    task.on_found(found);
+    if let Some(holdings) = holdings {
+        task.tell_holdings(&holdings);
+    }
     // If the owner has gone, the channel of requests is closed and the loop ends at once.
     let _ = ready.send(Ok(()));
     task.serve(messages, requests).await;
+}
+
+/// A cache that cannot be looked at is not bounded.
+async fn open_keeper(pieces: &Pieces, bound_bytes: u64) -> Option<(Keeper, Holdings)> {
+    match pieces.blocking(move |store| Keeper::new(store, bound_bytes)).await {
+        Ok(opened) => Some(opened),
+        Err(error) => {
+            log::warn(format_args!("the cache is not kept within its bound: {error}"));
+            None
+        }
+    }
 }
 
 /// A link, as its engine's task sees it.
@@ -161,6 +191,12 @@ pub(super) struct Task<'a> {
     complained: HashSet<SocketAddr>,
     /// When a piece could last not be stored, until long after: said once.
     store_failed: Option<HostInstant>,
+    /// Of a cache with a bound.
+    pub(super) keeper: Option<Keeper>,
+    /// Chunks that are being taken from other images.
+    pub(super) taking: HashSet<PieceIndex>,
+    /// Takes over what it is sent when there is time.
+    pub(super) taker: mpsc::UnboundedSender<taker::Runs>,
     pub(super) manifest: Bytes,
     pub(super) profile: Bytes,
     pub(super) pieces: Arc<Pieces>,
@@ -261,9 +297,12 @@ impl Task<'_> {
             }
             return answer_all(vec![waiter], &Answer::Held);
         }
-        if self.engine.holds(piece) && matches!(kind, Piece::Chunk(_)) {
-            // The store lost it and nobody has said so: the engine would not fetch what it takes to be there.
-            self.tell(Event::PieceLost { piece });
+        if let Piece::Chunk(chunk) = kind
+            && self.engine.holds(piece)
+        {
+            // Another image has it, or the store lost it and nobody has said so.
+            self.waiters.add(piece, waiter);
+            return self.take_over(piece, chunk);
         }
         if self.waiters.add(piece, waiter) {
             match kind {
@@ -280,11 +319,12 @@ impl Task<'_> {
         }
     }
 
-    fn tell_lost(&mut self, runs: &[(PieceIndex, u32)]) {
+    pub(super) fn tell_lost(&mut self, runs: &[(PieceIndex, u32)]) {
         let geometry = self.pieces.store().geometry();
         for (first, count) in runs {
             for piece in (first.get()..first.get().saturating_add(*count)).map_while(|index| geometry.piece(index)) {
                 if self.engine.holds(piece) {
+                    self.note_rotten(piece);
                     self.tell(Event::PieceLost { piece });
                 }
             }
@@ -297,6 +337,8 @@ impl Task<'_> {
             peers: self.engine.peers().collect(),
             counters: self.counters,
             unused: self.engine.unused_guesses().collect(),
+            cache: self.keeper.as_ref().map(Keeper::state),
+            store_fails: self.store_failed.is_some_and(|at| at.elapsed() <= STORE_QUIET),
         }
     }
 
@@ -320,6 +362,9 @@ impl Task<'_> {
             Message::Verified { slot, piece, outcome } => self.on_verified(slot, piece, outcome),
             Message::Stored { slot, piece, outcome } => self.on_stored(slot, piece, outcome),
             Message::Loaded { upload, piece, outcome } => self.on_loaded(upload, piece, outcome),
+            Message::Taken { piece, payload } => self.on_taken(piece, payload),
+            Message::Evicted { chunk, outcome } => self.on_evicted(chunk, outcome),
+            Message::Beside { beside } => self.on_beside(beside),
         }
     }
 
@@ -482,14 +527,10 @@ impl Task<'_> {
 
     /// Takes out all who wait for the piece; the engine forgets that they want it.
     fn dismiss(&mut self, piece: PieceIndex) -> Vec<Waiter> {
-        let waiters = self.waiters.take(piece);
-        let mut guests: Vec<GuestId> = waiters.iter().map(|waiter| waiter.guest).collect();
-        guests.sort_unstable();
-        guests.dedup();
-        for guest in guests {
+        for guest in self.waiters.guests(piece) {
             self.tell_released(guest, piece);
         }
-        waiters
+        self.waiters.take(piece)
     }
 
     fn count_leaf(&mut self, slot: SlotId, piece: PieceIndex) {
@@ -502,18 +543,22 @@ impl Task<'_> {
         }
     }
 
-    fn on_stored(&mut self, slot: SlotId, piece: PieceIndex, outcome: Result<Vec<(PieceIndex, u32)>, StoreError>) {
+    fn on_stored(&mut self, slot: SlotId, piece: PieceIndex, outcome: Result<Revealed, StoreError>) {
         let body = self.take_slot(slot).map(|row| row.body);
+        let bytes = body.as_ref().map_or(0, |body| body.len() as u64);
         match outcome {
-            Ok(zero_runs) => {
+            Ok(Revealed { zeros, found }) => {
                 if self.store_failed.take_if(|at| at.elapsed() > STORE_QUIET).is_some() {
                     log::warn(format_args!("pieces are kept in the cache again"));
                 }
-                for (first, count) in zero_runs {
+                for (first, count) in zeros {
                     self.tell(Event::Held { first, count });
                     answer_all(self.waiters.take_run(first.get(), count), &Answer::Held);
                 }
+                self.on_found(found);
+                self.note_kept(bytes);
                 self.tell(Event::BodyStored { slot });
+                self.tell_room();
                 // Who came after the piece was delivered.
                 answer_all(self.waiters.take(piece), &Answer::Held);
             }
@@ -521,7 +566,11 @@ impl Task<'_> {
                 if self.store_failed.replace(HostInstant::now()).is_none() {
                     log::warn(format_args!("what comes is not kept: {error}; guests are served all the same"));
                 }
+                let is_full = matches!(error, StoreError::DiskFull { .. });
                 self.on_store_failed(slot, piece, body);
+                if is_full {
+                    self.note_disk_full(bytes);
+                }
             }
         }
     }

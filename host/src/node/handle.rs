@@ -1,5 +1,6 @@
 //! A node, seen by its owner.
 
+use super::keeper::CacheState;
 use super::message::{Message, Report, Request};
 use super::pieces::Pieces;
 use super::socket::{Socket, to_socket_addr};
@@ -41,6 +42,14 @@ pub struct Snapshot {
     pub metadata_bytes: u64,
     /// Payloads that were prefetched and that no guest has read, in bytes.
     pub prefetch_unused_bytes: u64,
+    /// Payloads read from other images of the cache instead of being fetched, in bytes.
+    pub other_images_bytes: u64,
+    /// Bytes that the image's file takes on disk.
+    pub disk_bytes: u64,
+    /// Of a cache with a bound, how it stands.
+    pub cache: Option<CacheState>,
+    /// Whether what came could lately not be stored, as when the disk is full.
+    pub store_fails: bool,
     /// Pieces that are held.
     pub held_count: u32,
     /// Pieces of the image.
@@ -98,7 +107,7 @@ impl NodeHandle {
     pub async fn snapshot(&self) -> Option<Snapshot> {
         let (reply, report) = oneshot::channel();
         self.request(Request::Snapshot(reply));
-        let Report { stats, peers, counters, unused } = report.await.ok()?;
+        let Report { stats, peers, counters, unused, cache, store_fails } = report.await.ok()?;
         let unused_bytes = self.0.pieces.blocking(move |store| {
             let geometry = store.geometry();
             // What cannot be looked up any longer is not held any longer.
@@ -112,8 +121,12 @@ impl NodeHandle {
             fetched_peer_bytes: stats.fetched_peer_bytes.saturating_sub(counters.leaf_peer_bytes),
             metadata_bytes: self.0.bootstrap_bytes + counters.head_bytes + leaf_bytes,
             prefetch_unused_bytes: unused_bytes.await.unwrap_or(0),
+            other_images_bytes: self.store().taken_bytes(),
             held_count: self.store().held_count(),
             piece_count: self.store().geometry().piece_count(),
+            disk_bytes: self.store().disk_bytes(),
+            cache,
+            store_fails,
             stats,
         })
     }

@@ -15,7 +15,9 @@ use swarmdisk_core::geometry::{ChunkIndex, PieceIndex};
 use swarmdisk_core::ids::{GuestId, PeerId, SlotId, UploadId};
 use tokio::sync::oneshot;
 
+use super::keeper::CacheState;
 use crate::store::StoreError;
+use crate::store::directory::Beside;
 
 /// From links and blocking threads.
 #[derive(Debug)]
@@ -34,10 +36,25 @@ pub(crate) enum Message {
     Down { peer: PeerId, why: Down },
     /// The answer to `Verify`.
     Verified { slot: SlotId, piece: PieceIndex, outcome: Result<bool, StoreError> },
-    /// The answer to `Store`: the runs of chunks that are now known to be zeros.
-    Stored { slot: SlotId, piece: PieceIndex, outcome: Result<Vec<(PieceIndex, u32)>, StoreError> },
+    /// The answer to `Store`.
+    Stored { slot: SlotId, piece: PieceIndex, outcome: Result<Revealed, StoreError> },
     /// The answer to `Load`: the payload's length.
     Loaded { upload: UploadId, piece: PieceIndex, outcome: Result<u32, StoreError> },
+    /// A chunk's payload from another image of the cache; none: it cannot be had there.
+    Taken { piece: PieceIndex, payload: Option<Bytes> },
+    /// The answer to `Evict`: bytes of payload that went.
+    Evicted { chunk: ChunkIndex, outcome: Result<u32, StoreError> },
+    /// What other images of the cache take.
+    Beside { beside: Beside },
+}
+
+/// What a leaf page that was stored shows, as runs (first, count).
+#[derive(Debug, Default)]
+pub(crate) struct Revealed {
+    /// Chunks that are zeros.
+    pub zeros: Vec<(PieceIndex, u32)>,
+    /// Chunks that other images hold.
+    pub found: Vec<(PieceIndex, u32)>,
 }
 
 /// What a link's reader shall do next.
@@ -79,4 +96,8 @@ pub(crate) struct Report {
     pub peers: Vec<PeerStatus>,
     pub counters: Counters,
     pub unused: Vec<ChunkIndex>,
+    /// Of a cache with a bound.
+    pub cache: Option<CacheState>,
+    /// Whether what comes could lately not be stored.
+    pub store_fails: bool,
 }

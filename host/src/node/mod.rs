@@ -10,6 +10,8 @@
 //! | `engine_task`, `actions`, `recorder` | the task: messages in, actions carried out, recorded if wished |
 //! | `link`, `socket`, `pacer` | links, their making, their rates |
 //! | `pieces`, `puts`, `waiters` | payloads and blocking threads; what is to be stored; guests that wait |
+//! | `keeper` | a cache's bound |
+//! | `taker` | chunks that other images of the cache hold |
 //! | `disk`, `touches` | what guests read through |
 //! | `learner` | a seed's: the profile from what nodes tell |
 //! | `listen`, `bootstrap` | strangers that come; an image that is not known yet |
@@ -21,6 +23,7 @@ mod departures;
 mod disk;
 mod engine_task;
 mod handle;
+mod keeper;
 mod learner;
 mod link;
 mod listen;
@@ -30,12 +33,14 @@ mod pieces;
 mod puts;
 mod recorder;
 mod socket;
+mod taker;
 mod touches;
 mod waiters;
 
 pub use bootstrap::{AttemptError, Bootstrap, BootstrapError, BootstrapOptions, bootstrap};
 pub use disk::{SwarmDisk, SwarmDiskError};
 pub use handle::{NodeHandle, PeerLine, Snapshot};
+pub use keeper::CacheState;
 pub use link::Rates;
 pub use listen::{Listener, Serving, check_exposure};
 pub use pacer::Pacer;
@@ -93,6 +98,9 @@ pub struct NodeOptions {
     pub prefetch: Prefetch,
     /// A node: whether others are told what its guests touch, seeds if they ask for it. A seed: whether it asks for it.
     pub teach: bool,
+    /// What the cache's directory may hold, in bytes of payload: see [`CacheState`]. At least
+    /// [`Store::least_cache_bytes`], or else that is taken.
+    pub cache_bytes: Option<u64>,
     /// Whether to fetch what nobody has asked for.
     pub fill: Fill,
     /// What all links may send and receive; share one between nodes of a process whose limit is for all of them.
@@ -117,6 +125,7 @@ impl NodeOptions {
             profile: None,
             prefetch: Prefetch::default(),
             teach: true,
+            cache_bytes: None,
             fill: Fill::Off,
             rates: Rates::default(),
             contacts: Vec::new(),
@@ -201,6 +210,7 @@ impl Node {
             pupil: learns.then(|| learner::start(options.store.clone(), before, requests.downgrade())),
             entries,
             profile: options.profile.unwrap_or_default(),
+            cache_bytes: options.cache_bytes,
             pieces: pieces.clone(),
             rates: options.rates,
             recorder,
@@ -244,8 +254,9 @@ fn config(options: &NodeOptions) -> Config {
     let node = random_node();
     let offered = |profile: &Bytes| Offered { digest: digest_of(profile), bytes: profile.len() as u32 };
     let tells = options.role == Role::Node && options.teach;
+    let touches = if tells { options.limits.touches } else { 0 };
     Config {
-        limits: Limits { touches: if tells { options.limits.touches } else { 0 }, ..options.limits },
+        limits: Limits { touches, bounded: options.cache_bytes.is_some(), ..options.limits },
         node,
         image: options.store.image(),
         role: options.role,
@@ -255,6 +266,8 @@ fn config(options: &NodeOptions) -> Config {
         payload_bytes: options.store.layout().payload_bytes(),
         profile: options.profile.as_ref().map(offered),
         teach: options.teach,
+        // A seed has all of it.
+        leaves_first: options.role == Role::Node && options.store.has_others(),
         fill: options.fill,
         seed: u64::from_le_bytes(std::array::from_fn(|at| node.0[at])),
         unsent_bytes_max: if options.rates.up.is_some() { UNSENT_BYTES_LIMITED } else { UNSENT_BYTES },

@@ -72,12 +72,12 @@ impl Pieces {
     /// The piece's payload.
     ///
     /// # Errors
-    /// As [`Store::read_payload`].
+    /// As [`Store::read_payload_anywhere`].
     pub async fn payload(&self, piece: PieceIndex) -> Result<Bytes, StoreError> {
         if let Some(payload) = self.recent(piece) {
             return Ok(payload);
         }
-        let payload = self.blocking(move |store| store.read_payload(piece)).await?;
+        let payload = self.blocking(move |store| store.read_payload_anywhere(piece)).await?;
         self.remember(piece, &payload);
         Ok(payload)
     }

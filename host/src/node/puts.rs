@@ -3,7 +3,7 @@
 //! *Invariants*: each put is reported once, also if the store panics; no put waits while no thread works.
 //! *Bounds*: as many puts as the engine has transfers; [`THREADS_MAX`] threads, [`BATCH`] pieces with one record.
 
-use super::message::Message;
+use super::message::{Message, Revealed};
 use crate::store::{Store, StoreError};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -58,7 +58,7 @@ impl Puts {
     pub fn work(&self, store: &Store, engine: &mpsc::Sender<Message>) {
         while let Some(batch) = self.next() {
             let all: Vec<(PieceIndex, &[u8])> = batch.iter().map(|put| (put.piece, &put.body[..])).collect();
-            let outcomes = catch_unwind(AssertUnwindSafe(|| store.put_all(&all)));
+            let outcomes = catch_unwind(AssertUnwindSafe(|| put_all(store, &all)));
             let outcomes = outcomes.unwrap_or_else(|_| all.iter().map(|_| Err(panicked(store))).collect());
             for (put, outcome) in batch.iter().zip(outcomes) {
                 // If the engine's task has ended there is nobody to tell.
@@ -87,6 +87,16 @@ impl Puts {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Stores all, and says what each has revealed.
+fn put_all(store: &Store, all: &[(PieceIndex, &[u8])]) -> Vec<Result<Revealed, StoreError>> {
+    let found = |piece| match store.geometry().kind(piece) {
+        Piece::Leaf(leaf) => store.found_in_others(leaf),
+        Piece::Chunk(_) => Vec::new(),
+    };
+    let outcomes = all.iter().zip(store.put_all(all));
+    outcomes.map(|((piece, _), outcome)| outcome.map(|zeros| Revealed { zeros, found: found(*piece) })).collect()
 }
 
 fn panicked(store: &Store) -> StoreError {

@@ -53,10 +53,22 @@ impl Waiters {
 
     /// Takes out all who wait for a piece of a run.
     pub fn take_run(&mut self, first: u32, count: u32) -> Vec<Waiter> {
+        self.pieces(first, count).into_iter().flat_map(|piece| self.take(piece)).collect()
+    }
+
+    /// The pieces of a run that somebody waits for.
+    pub fn pieces(&self, first: u32, count: u32) -> Vec<PieceIndex> {
         let run = first..first.saturating_add(count);
-        let pieces: Vec<PieceIndex> =
-            self.by_piece.keys().copied().filter(|piece| run.contains(&piece.get())).collect();
-        pieces.into_iter().flat_map(|piece| self.take(piece)).collect()
+        self.by_piece.keys().copied().filter(|piece| run.contains(&piece.get())).collect()
+    }
+
+    /// The guests that wait for the piece, each once.
+    pub fn guests(&self, piece: PieceIndex) -> Vec<GuestId> {
+        let waiters = self.by_piece.get(&piece).into_iter().flatten();
+        let mut guests: Vec<GuestId> = waiters.map(|waiter| waiter.guest).collect();
+        guests.sort_unstable();
+        guests.dedup();
+        guests
     }
 
     /// Forgets the guest's waiters for this piece that have gone away; true if that leaves it none, and it had some.

@@ -1,6 +1,7 @@
 //! Which pieces are held: an atomic map that readers ask without a lock, and the log that makes it last.
 //!
 //! *Invariants*: a bit of the map is set only after the log has its record; the log has one writer, under a mutex.
+//! *Bounds*: a log in which chunks come and go is written anew when it has grown.
 
 use super::error::StoreError;
 use crate::file::write_all_at;
@@ -12,6 +13,9 @@ use swarmdisk_core::bitmap::{Bits, assign_run};
 use swarmdisk_core::format::held::{self, HeldError, HeldWriter, Kind, RECORD_BYTES};
 use swarmdisk_core::geometry::{Geometry, PieceIndex};
 use swarmdisk_core::ids::Digest;
+
+/// A log may grow to so many bytes, or to four times what it is when it is written anew.
+const LOG_BYTES: u64 = 1 << 20;
 
 /// A bitmap of pieces that any thread may read and change.
 pub(crate) struct AtomicMap {
@@ -58,8 +62,12 @@ impl AtomicMap {
         }
     }
 
+    fn words(&self) -> Vec<u64> {
+        self.words.iter().map(|word| word.load(SeqCst)).collect()
+    }
+
     pub(crate) fn runs(&self) -> Vec<(PieceIndex, u32)> {
-        let words: Vec<u64> = self.words.iter().map(|word| word.load(SeqCst)).collect();
+        let words = self.words();
         let runs = Bits::new(&words, self.geometry.piece_count()).runs(0);
         runs.filter_map(|(first, count)| Some((self.geometry.piece(first)?, count))).collect()
     }
@@ -72,12 +80,19 @@ pub(crate) type Change = (PieceIndex, u32, Kind);
 pub(crate) struct HeldLog {
     file: File,
     path: PathBuf,
+    image: Digest,
     writer: HeldWriter,
+    /// When it is longer than that, it is written anew.
+    bytes_max: u64,
 }
 
 impl HeldLog {
     /// Appends these changes, in one write. On an error none of them counts, and the next are written over the torn ones.
-    pub(crate) fn append(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+    /// `held` is what the log says, but for these.
+    pub(crate) fn append(&mut self, changes: &[Change], held: &AtomicMap) -> Result<(), StoreError> {
+        if self.writer.log_bytes() > self.bytes_max {
+            self.compact(held);
+        }
         let mut writer = self.writer.clone();
         let mut bytes = Vec::with_capacity(changes.len() * RECORD_BYTES);
         for (first, count, kind) in changes {
@@ -87,6 +102,15 @@ impl HeldLog {
         written.map_err(StoreError::io("write", &self.path))?;
         self.writer = writer;
         Ok(())
+    }
+
+    /// Writes it anew with just what is held; if that fails it goes on growing.
+    fn compact(&mut self, held: &AtomicMap) {
+        let old = OldLog { words: held.words(), records: None };
+        match open_log(&self.path, self.image, held.geometry, &old) {
+            Ok(log) => *self = log,
+            Err(_) => self.bytes_max += LOG_BYTES,
+        }
     }
 
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
@@ -140,5 +164,6 @@ pub(crate) fn open_log(path: &Path, image: Digest, geometry: Geometry, old: &Old
         }
     }
     let file = OpenOptions::new().write(true).open(path).map_err(StoreError::io("open", path))?;
-    Ok(HeldLog { file, path: path.to_owned(), writer })
+    let bytes_max = LOG_BYTES.max(4 * writer.log_bytes());
+    Ok(HeldLog { file, path: path.to_owned(), image, writer, bytes_max })
 }

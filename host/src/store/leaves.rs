@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use swarmdisk_core::format::leaf::{LeafEntry, LeafError, LeafView};
 use swarmdisk_core::format::manifest::Layout;
-use swarmdisk_core::geometry::{ChunkIndex, LeafIndex};
+use swarmdisk_core::geometry::{ChunkIndex, Geometry, LeafIndex};
 
 /// Pages kept in memory: about 12 KiB each, and 16 MiB of image by default.
 const PAGES_MAX: NonZeroUsize = NonZeroUsize::new(512).unwrap();
@@ -35,6 +35,12 @@ impl LeafPage {
     pub fn entry(&self, chunk: ChunkIndex) -> Option<&LeafEntry> {
         let at = chunk.get().checked_sub(self.leaf.first_chunk())?;
         self.entries.get(at as usize)
+    }
+
+    /// What the page says of each of its chunks.
+    pub(crate) fn entries(&self, geometry: Geometry) -> impl Iterator<Item = (ChunkIndex, &LeafEntry)> {
+        let chunks = (self.leaf.first_chunk()..).map_while(move |index| geometry.chunk(index));
+        chunks.zip(&self.entries)
     }
 
     /// The runs of all-zero chunks, as (first, count), in order.

@@ -13,14 +13,19 @@
 //! [`Store::holds`] and what is about the image as a whole never block; all else reads or writes files: call it on
 //! blocking threads. Any number of threads may use one store.
 
+pub(crate) mod directory;
 mod error;
+mod evict;
 mod held;
 mod leaves;
 mod memory;
 mod open;
+mod others;
 mod payload;
+mod takeover;
 
 pub use error::StoreError;
+pub use evict::Holdings;
 pub use leaves::LeafPage;
 pub use memory::is_zeros;
 pub(crate) use open::write_head;
@@ -28,8 +33,10 @@ pub(crate) use open::write_head;
 use held::{AtomicMap, Change, HeldLog as Log};
 use leaves::LeafCache;
 use memory::ChunkCache;
+use others::Others;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use swarmdisk_core::format::held::Kind;
 use swarmdisk_core::format::manifest::{Layout, ManifestView};
@@ -50,6 +57,9 @@ pub struct Store {
     eviction: RwLock<()>,
     leaves: LeafCache,
     memory: ChunkCache,
+    /// Of a cache: the other images in its directory.
+    others: Option<Others>,
+    taken_bytes: AtomicU64,
 }
 
 impl Store {
@@ -135,29 +145,8 @@ impl Store {
             self.leaves.forget(leaf);
         }
         if let Some(log) = &mut log {
-            let _ = log.append(&records);
+            let _ = log.append(&records, &self.held);
         }
-    }
-
-    /// Gives the disk space of a chunk's payload back: it is no longer held. A leaf page, an all-zero chunk and a piece
-    /// that is not held are left as they are. Says how many bytes of payload went.
-    ///
-    /// # Errors
-    /// [`StoreError::ReadOnly`], or as [`leaf`](Self::leaf).
-    pub fn evict(&self, chunk: ChunkIndex) -> Result<u32, StoreError> {
-        let piece = self.geometry().chunk_piece(chunk);
-        if self.log.is_none() {
-            return Err(StoreError::ReadOnly { path: self.path.clone() });
-        }
-        if !self.holds(piece) {
-            return Ok(0);
-        }
-        let page = self.leaf(self.geometry().leaf_of(chunk))?;
-        let Some(entry) = page.entry(chunk).filter(|entry| !entry.is_zero()) else { return Ok(0) };
-        let _no_reader = self.eviction.write().unwrap_or_else(PoisonError::into_inner);
-        self.mark_lost(piece);
-        crate::file::punch_hole(&self.file, entry.offset, u64::from(entry.bytes));
-        Ok(entry.bytes)
     }
 
     /// Waits until all that is held would survive a power cut.

@@ -4,12 +4,14 @@ use super::error::StoreError;
 use super::held::{AtomicMap, OldLog, open_log, read_log};
 use super::leaves::LeafCache;
 use super::memory::{BUDGET_BYTES_DEFAULT, ChunkCache};
+use super::others::Others;
 use super::{Log, Store};
 use crate::digest::{digest_of, to_hex};
 use crate::file::{lock_patiently, read_exact_at, write_all_at};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, RwLock};
 use swarmdisk_core::bitmap::{Bits, assign, assign_run};
 use swarmdisk_core::format::manifest::ManifestView;
@@ -73,7 +75,9 @@ impl Store {
         settle_leaves(&file, &view, &mut old);
         let log = open_log(&log_path, image, view.geometry(), &old)?;
         let held = AtomicMap::from_words(view.geometry(), &old.words);
-        Self::assemble(file, path, image, manifest.to_vec(), held, Some(log))
+        let mut store = Self::assemble(file, path, image, manifest.to_vec(), held, Some(log))?;
+        store.others = Some(Others::new(dir, image));
+        Ok(store)
     }
 
     /// The manifest of `image` as the cache in `dir` has it, so that it can be attached with no network.
@@ -136,6 +140,8 @@ impl Store {
             eviction: RwLock::new(()),
             leaves: LeafCache::new(),
             memory: ChunkCache::new(BUDGET_BYTES_DEFAULT),
+            others: None,
+            taken_bytes: AtomicU64::new(0),
         })
     }
 }
@@ -146,7 +152,7 @@ pub(crate) fn cache_path(dir: &Path, image: Digest) -> PathBuf {
 }
 
 /// Reads superblock and manifest, and compares the latter's hash. The manifest is not parsed yet.
-fn read_head(file: &File, path: &Path) -> Result<(Superblock, Vec<u8>), StoreError> {
+pub(super) fn read_head(file: &File, path: &Path) -> Result<(Superblock, Vec<u8>), StoreError> {
     let short = |source| StoreError::Superblock { path: path.to_owned(), source };
     let mut block = [0; SUPERBLOCK_BYTES];
     match read_exact_at(file, &mut block, 0) {

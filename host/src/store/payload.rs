@@ -151,7 +151,7 @@ impl Store {
         if changes.is_empty() {
             return Ok(());
         }
-        log.append(changes)?;
+        log.append(changes, &self.held)?;
         for (first, count, _) in changes {
             self.verified.assign(*first, *count, true);
             self.held.assign(*first, *count, true);

@@ -93,6 +93,12 @@ impl ImageModel {
         self.payloads.iter().map(|bytes| u64::from(*bytes)).sum()
     }
 
+    /// The mean payload of a chunk that has one.
+    pub fn mean_bytes(&self) -> u64 {
+        let count = self.payloads.iter().filter(|bytes| **bytes > 0).count() as u64;
+        self.payload_bytes().checked_div(count).unwrap_or(0)
+    }
+
     /// The sizes of a packed image.
     fn packed(path: &Path) -> Result<Self, ImageError> {
         let fail = |what| ImageError::Format { path: path.to_owned(), what };

@@ -5,7 +5,6 @@
 //! rotten one is found when it is used first after a restart, as hosts verify then. *Bounds*: a bit a piece, four with
 //! faults; 16 bytes a piece stored.
 
-use std::collections::VecDeque;
 use swarmdisk_core::bitmap::{Bits, assign, assign_run};
 use swarmdisk_core::format::held::{HeldWriter, Kind, RECORD_BYTES, header, replay};
 use swarmdisk_core::ids::Digest;
@@ -21,8 +20,6 @@ const ROT_ONE_IN: u32 = 4;
 pub struct Store {
     pieces: u32,
     kept: Vec<u64>,
-    /// In the order in which they came, for a cache with a bound.
-    order: Option<(u32, VecDeque<u32>)>,
     disk: Option<Box<Disk>>,
 }
 
@@ -51,8 +48,8 @@ pub enum Content {
 }
 
 impl Store {
-    /// An empty cache for so many pieces; with `capacity` it gives up the oldest beyond that; with `disk` crashes tear it.
-    pub fn new(pieces: u32, capacity: Option<u32>, disk: Option<Digest>) -> Self {
+    /// An empty cache for so many pieces; with `disk` crashes tear it.
+    pub fn new(pieces: u32, disk: Option<Digest>) -> Self {
         let words = pieces.div_ceil(64) as usize;
         let disk = disk.map(|image| {
             let log = header(image, pieces).to_vec();
@@ -64,7 +61,7 @@ impl Store {
                 checked: vec![0; words],
             })
         });
-        Self { pieces, kept: vec![0; words], order: capacity.map(|most| (most, VecDeque::new())), disk }
+        Self { pieces, kept: vec![0; words], disk }
     }
 
     /// Whether the piece is there.
@@ -86,22 +83,14 @@ impl Store {
         }
     }
 
-    /// Keeps a piece; gives one that has to go for it.
-    pub fn put(&mut self, piece: u32, is_genuine: bool) -> Option<u32> {
+    /// Keeps a piece.
+    pub fn put(&mut self, piece: u32, is_genuine: bool) {
         assign(&mut self.kept, piece, true);
         if let Some(disk) = &mut self.disk {
             assign(&mut disk.rotten, piece, !is_genuine);
             assign(&mut disk.checked, piece, true);
             disk.append(piece, 1, Kind::Held);
         }
-        let (most, order) = self.order.as_mut()?;
-        order.push_back(piece);
-        if order.len() <= *most as usize {
-            return None;
-        }
-        let oldest = order.pop_front()?;
-        self.lose(oldest);
-        Some(oldest)
     }
 
     /// The piece is gone.
@@ -192,8 +181,8 @@ mod tests {
         let mut losses = 0;
         let mut rots = 0;
         for seed in 0..50 {
-            let mut store = Store::new(1000, None, Some(Digest([1; 32])));
-            (0..300).for_each(|piece| assert_eq!(store.put(piece, true), None));
+            let mut store = Store::new(1000, Some(Digest([1; 32])));
+            (0..300).for_each(|piece| store.put(piece, true));
             store.crash(&mut Rng::new(seed));
             for piece in 0..300 {
                 match store.open(piece) {
@@ -212,15 +201,8 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_goes_when_it_is_full() {
-        let mut store = Store::new(100, Some(2), None);
-        assert_eq!((store.put(5, true), store.put(6, true), store.put(7, true)), (None, None, Some(5)));
-        assert!(!store.holds(5) && store.holds(6) && store.holds(7));
-    }
-
-    #[test]
     fn wrong_bytes_that_nobody_verified_are_noticed() {
-        let mut store = Store::new(100, None, Some(Digest([1; 32])));
+        let mut store = Store::new(100, Some(Digest([1; 32])));
         store.put(1, false);
         assert_eq!(store.open(1), Content::Undetected);
     }

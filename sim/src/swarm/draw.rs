@@ -224,11 +224,6 @@ impl Draws {
 
     fn host(&mut self, policy: &Policy) -> Host {
         let micros = |draws: &mut Self| Span::micros(draws.spread(10, 3000));
-        // A cache into which no window fits loses what was prefetched before it is read, again and again.
-        let capacity_min = match policy.prefetch {
-            Prefetch::Auto | Prefetch::Profile | Prefetch::Live => u64::from(policy.window) * 2 + 32,
-            Prefetch::Sequential | Prefetch::Off => 8,
-        };
         let may_be_small = policy.fill == Fill::Off && policy.fill_rate.is_none();
         Host {
             start: Span::millis(self.between(1, 50)),
@@ -236,7 +231,7 @@ impl Draws {
             load: micros(self),
             verify: micros(self),
             store: micros(self),
-            capacity: (may_be_small && self.percent(20)).then(|| self.spread(capacity_min, capacity_min * 8) as u32),
+            capacity: (may_be_small && self.percent(20)).then(|| self.spread(8, 5000) as u32),
         }
     }
 

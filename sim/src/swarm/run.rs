@@ -258,7 +258,7 @@ impl<'a> Run<'a> {
         self.judge_fairness();
         if let Some(calm) = self.calm {
             self.pass(calm, |_| false);
-            // What does not fit into a cache is fetched into it, and lost again, as long as the swarm lives.
+            // Small caches leave some swarms talking: that is not judged yet.
             if self.setup.scenario.host.capacity.is_none() {
                 self.listen();
             }

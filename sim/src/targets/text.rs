@@ -100,3 +100,41 @@ fn number(measure: Measure, value: f64) -> String {
         _ => format!("{value:.3}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(folder: &std::path::Path, name: &str, cells: &str) -> Rows {
+        let path = folder.join(name);
+        let header = "seed,nodes,booted,run_micros_p50,run_over_local_p50,run_over_local_p95,stall_micros_p50,origin_amplification,\
+                      upload_max_over_mean,run_over_local_max,run_over_bound_p50";
+        std::fs::write(&path, format!("{header}\n{cells}\n")).unwrap();
+        Rows::read(&path).unwrap()
+    }
+
+    #[test]
+    fn whether_an_aim_is_met_is_computed() {
+        let folder = tempfile::tempdir().unwrap();
+        let all = BTreeMap::from([
+            ("1 node, live", rows(folder.path(), "a", "1,1,1,1000,1.5,1.5,9,1.1,0,1.5,1.5")),
+            ("8 nodes at once, live", rows(folder.path(), "b", "1,8,8,1200,1.55,1.6,9,1.1,2,1.7,1.5")),
+            ("100 servers at 10 Gbit/s and 0.2 ms", rows(folder.path(), "c", "1,100,100,2000,2,2,5,1,1,2,2")),
+            ("100 nodes at once", rows(folder.path(), "d", "1,100,99,2000,1,1,5,1,1,1,1")),
+        ]);
+        let spec = Spec { scenarios: "s".into(), seeds: "1".parse().unwrap(), all: false };
+        let text = text(&spec, &all, "the command");
+        for line in [
+            "| 8 nodes at once, live | median against a local disk | 1.60 | 1.550 | met |",
+            "| 8 nodes at once, live | median against that of “1 node, live” | 1.10 | 1.200 | **missed** |",
+            "| 100 servers at 10 Gbit/s and 0.2 ms | waited for the network, of the local time | 1 % | 0.50 % | met |",
+            "| 100 nodes at once | median against a local disk | 1.03 | not all came to their end | **missed** |",
+            "| 10 nodes at once | median against a local disk | 1.03 | not run |  |",
+            "Made by `the command`",
+            "- 8 nodes at once, live: `vmtorrent.toml --set group.0.count=8 --set policy.prefetch=live`",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+        assert!(text.contains("3 met, 5 missed, "), "{text}");
+    }
+}

@@ -55,6 +55,13 @@ impl<W: Watch> World<'_, W> {
                 self.note(27, node, slot.index() as u64);
                 self.watch.observe(self.now, node, Observation::Released { slot });
             }
+            Action::Evict { chunk } => {
+                self.note(29, node, chunk.get().into());
+                let geometry = self.setup.images[self.setup.nodes[node].image].geometry;
+                self.lose(node, chunk.get());
+                self.tell_room(node);
+                self.tell(node, Event::PieceLost { piece: geometry.chunk_piece(chunk) });
+            }
             // The core's actions are matched above; a new one needs a new arm here.
             other => unreachable!("an action that the simulator does not know: {other:?}"),
         }
@@ -72,7 +79,7 @@ impl<W: Watch> World<'_, W> {
                 self.tell(node, Event::Loaded { upload, bytes });
             }
             Content::Missing | Content::Rotten => {
-                self.nodes[node].store.lose(piece);
+                self.lose(node, piece);
                 if let Some(piece) = geometry.piece(piece) {
                     self.tell(node, Event::PieceLost { piece });
                 }
@@ -103,7 +110,7 @@ impl<W: Watch> World<'_, W> {
             return self.drain(node);
         }
         let is_genuine = self.nodes[node].slots[slot.index()];
-        let evicted = self.nodes[node].store.put(piece, is_genuine);
+        self.keep(node, piece, is_genuine);
         self.watch.observe(self.now, node, Observation::Kept { piece, is_genuine });
         if let Some(leaf) = leaf {
             let first = leaf.first_chunk();
@@ -111,10 +118,52 @@ impl<W: Watch> World<'_, W> {
         }
         self.tell(node, Event::BodyStored { slot });
         self.guest_gets(node, piece, is_genuine);
-        if let Some(piece) = evicted.and_then(|piece| geometry.piece(piece)) {
-            self.tell(node, Event::PieceLost { piece });
-        }
+        self.tell_room(node);
         self.drain(node);
+    }
+
+    /// Bytes that a piece takes of a cache's bound.
+    fn bounded_bytes(&self, node: usize, piece: u32) -> u64 {
+        let image = &self.setup.images[self.setup.nodes[node].image];
+        if piece < image.geometry.chunk_count() { image.piece_bytes(piece).into() } else { 0 }
+    }
+
+    fn keep(&mut self, node: usize, piece: u32, is_genuine: bool) {
+        if !self.nodes[node].store.holds(piece) {
+            self.nodes[node].held_bytes += self.bounded_bytes(node, piece);
+        }
+        self.nodes[node].store.put(piece, is_genuine);
+    }
+
+    pub(super) fn lose(&mut self, node: usize, piece: u32) {
+        if self.nodes[node].store.holds(piece) {
+            self.nodes[node].held_bytes -= self.bounded_bytes(node, piece);
+        }
+        self.nodes[node].store.lose(piece);
+    }
+
+    fn tell_room(&mut self, node: usize) {
+        let row = &self.nodes[node];
+        if let Some(bound) = row.bound_bytes {
+            let bytes = bound as i64 - row.held_bytes as i64;
+            self.tell(node, Event::Room { bytes });
+        }
+    }
+
+    /// A process with a bounded cache starts: what of it may go, and how much room there is.
+    pub(super) fn tell_holdings(&mut self, node: usize) {
+        if self.nodes[node].bound_bytes.is_none() {
+            return;
+        }
+        let image = &self.setup.images[self.setup.nodes[node].image];
+        let held = self.nodes[node].store.bits();
+        let chunks = (0..image.geometry.chunk_count()).filter(|chunk| held.get(*chunk) && !image.is_zero(*chunk));
+        let chunks: Vec<u32> = chunks.collect();
+        self.nodes[node].held_bytes = chunks.iter().map(|chunk| u64::from(image.piece_bytes(*chunk))).sum();
+        for first in chunks.into_iter().filter_map(|chunk| image.geometry.piece(chunk)) {
+            self.tell(node, Event::Kept { first, count: 1 });
+        }
+        self.tell_room(node);
     }
 
     /// Chunks of which a leaf page says that they are all zero are there with it.

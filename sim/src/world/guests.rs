@@ -58,7 +58,7 @@ impl<W: Watch> World<'_, W> {
                 self.touched(node, number);
             }
             Content::Rotten => {
-                self.nodes[node].store.lose(number);
+                self.lose(node, number);
                 if let Some(piece) = geometry.piece(number) {
                     self.tell(node, Event::PieceLost { piece });
                 }

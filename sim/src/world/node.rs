@@ -84,6 +84,10 @@ pub(super) struct Node<'a> {
     pub cut: u64,
     pub lies: bool,
     pub disk_full: bool,
+    /// Of a cache with a bound: how many bytes it may hold.
+    pub bound_bytes: Option<u64>,
+    /// How many it holds, leaf pages not counted.
+    pub held_bytes: u64,
     pub tally: Tally,
 }
 
@@ -94,7 +98,7 @@ impl Node<'_> {
         let image = &setup.images[spec.image];
         let (pieces, is_seed) = (image.geometry.piece_count(), spec.role == Role::Seed);
         let capacity = setup.scenario.host.capacity.filter(|_| !is_seed);
-        let mut store = Store::new(pieces, capacity, (tears && !is_seed).then_some(image.digest));
+        let mut store = Store::new(pieces, (tears && !is_seed).then_some(image.digest));
         if is_seed {
             store.fill(0, pieces);
         }
@@ -117,6 +121,8 @@ impl Node<'_> {
             cut: 0,
             lies: false,
             disk_full: false,
+            bound_bytes: capacity.map(|chunks| u64::from(chunks) * image.mean_bytes()),
+            held_bytes: 0,
             tally: Tally::default(),
         }
     }
@@ -213,6 +219,7 @@ impl<'a, W: Watch> World<'a, W> {
         row.wake_at = NEVER;
         row.tally.ready.get_or_insert(self.now);
         self.note(2, node, 0);
+        self.tell_holdings(node);
         if let Some(guest) = &mut self.nodes[node].guest {
             guest.waits.clear();
             let at = self.now.max(guest.reads_at);
@@ -234,7 +241,12 @@ impl<'a, W: Watch> World<'a, W> {
         name[8..].copy_from_slice(&(node as u64).to_le_bytes());
         let is_seed = spec.role == Role::Seed;
         Config {
-            limits: if is_seed { seed_limits(self.setup) } else { node_limits(policy, self.setup.touches) },
+            limits: if is_seed {
+                seed_limits(self.setup)
+            } else {
+                let bounded = scenario.host.capacity.is_some();
+                Limits { bounded, ..node_limits(policy, self.setup.touches) }
+            },
             node: NodeId(name),
             image: image.digest,
             role: spec.role,
@@ -244,6 +256,7 @@ impl<'a, W: Watch> World<'a, W> {
             payload_bytes: image.payload_bytes(),
             profile: None,
             teach: !is_seed,
+            leaves_first: false,
             fill: match (policy.fill_rate, policy.fill) {
                 (_, _) if is_seed => swarmdisk_core::engine::Fill::Off,
                 (Some(rate), _) => swarmdisk_core::engine::Fill::Rate(rate.0),
