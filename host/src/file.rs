@@ -10,9 +10,18 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// Whether the file is this process's alone from now on, until it is closed. Waits a little: a process that was just
 /// killed, or a child between `fork` and `exec`, may have the lock still.
 pub(crate) fn lock_patiently(file: &File) -> io::Result<bool> {
+    patiently(|| file.try_lock())
+}
+
+/// The same for a lock that others may have, too, who do not write.
+pub(crate) fn lock_shared_patiently(file: &File) -> io::Result<bool> {
+    patiently(|| file.try_lock_shared())
+}
+
+fn patiently(lock: impl Fn() -> Result<(), TryLockError>) -> io::Result<bool> {
     let patience_end = Instant::now() + LOCK_PATIENCE;
     loop {
-        match file.try_lock() {
+        match lock() {
             Ok(()) => return Ok(true),
             Err(TryLockError::WouldBlock) if Instant::now() < patience_end => std::thread::sleep(LOCK_PAUSE),
             Err(TryLockError::WouldBlock) => return Ok(false),

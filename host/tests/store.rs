@@ -545,3 +545,35 @@ fn a_check_repairs_a_cache() {
     let error = check_cache(&dir, true, &GO_ON, &|_, _| {}).unwrap().remove(0).unwrap_err();
     assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
 }
+
+#[test]
+fn nobody_takes_chunks_out_of_a_complete_cache_that_is_read() {
+    let packed = packed(60);
+    let (origin, cache) = origin_and_cache(&packed);
+    for piece in leaves_first(&origin) {
+        copy_piece(&origin, &cache, piece);
+    }
+    let path = cache.path().to_owned();
+    assert!(matches!(Store::open_complete(&path), Err(StoreError::InUse { .. })), "its node may evict");
+    drop(cache);
+    let (reader, other) = (Store::open_complete(&path).unwrap(), Store::open_complete(&path).unwrap());
+    let again = Store::open_cache(&packed.dir.path().join("cache"), origin.image(), origin.manifest_bytes());
+    assert!(matches!(again, Err(StoreError::InUse { .. })), "those who read it rely on it");
+    drop((reader, other));
+    reopen(&packed, &origin);
+}
+
+#[test]
+fn what_could_not_be_stored_is_kept_in_memory_however_it_is_coded() {
+    let packed = packed(600);
+    let (origin, cache) = origin_and_cache(&packed);
+    let g = origin.geometry();
+    let is_raw = |piece: &PieceIndex| origin.payload_bytes(*piece).unwrap() == g.chunk_bytes();
+    let piece = (0..g.chunk_count()).map(|index| g.piece(index).unwrap()).find(is_raw).unwrap();
+    let chunk = g.chunk(piece.get()).unwrap();
+    copy_piece(&origin, &cache, g.leaf_piece(g.leaf_of(chunk)));
+    let payload = origin.read_payload(piece).unwrap();
+    let data = cache.decode(chunk, payload).unwrap();
+    assert!(!cache.holds(piece) && data == origin.read_chunk(chunk).unwrap());
+    assert_eq!(cache.chunk_in_memory(chunk), Some(data));
+}

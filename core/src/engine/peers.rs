@@ -342,9 +342,8 @@ impl<'a> Peers<'a> {
     /// One who waits for a blob, and a node that can be named to it.
     pub(super) fn next_blob_redirect(&self, now: Instant) -> Option<(usize, usize)> {
         let asker = self.agendas.blob_askers.next_due(0, now)?;
-        let named = self.agendas.blob_namers.next_due(0, now)?;
-        // One that runs an engine of its own asks for no blob: it is another.
-        (named != asker).then_some((asker, named))
+        let named = self.agendas.blob_namers.next_due(0, now).filter(|named| *named != asker);
+        Some((asker, named.or_else(|| self.agendas.blob_namers.next_due(asker + 1, now))?))
     }
 
     /// A row of which nothing has been heard for too long.

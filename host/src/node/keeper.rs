@@ -13,6 +13,7 @@ use super::pieces::lost_by;
 use crate::log;
 use crate::store::directory::{Beside, cut_idle, look};
 use crate::store::{Holdings, Store, StoreError};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use swarmdisk_core::engine::Event;
@@ -24,6 +25,8 @@ use tokio::time::{Duration, Instant, timeout};
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long less is kept after the disk was full.
 const PINCHED: Duration = Duration::from_secs(60);
+/// More than any disk has.
+const BOUND_BYTES_MAX: u64 = 1 << 60;
 /// A part of the bound, as a divisor: with less room than that idle images are cut, to twice as much.
 const LOW: u64 = 8;
 
@@ -50,6 +53,8 @@ pub(super) struct Keeper {
     used_bytes: u64,
     evictions: u64,
     evicted_bytes: u64,
+    /// Chunks that are being taken away: they are counted when they are.
+    evicting: HashSet<ChunkIndex>,
     /// The disk was full: until then, so much is kept at most.
     pinched: Option<(Instant, u64)>,
     /// What the watcher knows of `used_bytes`, and how it is told that room runs out.
@@ -65,6 +70,8 @@ struct Shared {
 impl Keeper {
     /// Looks at the cache and at the directory; idle images are cut if together they hold too much. Gives what is held, too.
     pub(super) fn new(store: &Store, bound_bytes: u64) -> Result<(Self, Holdings), StoreError> {
+        // Sums of some of these fit.
+        let bound_bytes = bound_bytes.min(BOUND_BYTES_MAX);
         let holdings = store.holdings()?;
         let mut keeper = Self {
             bound_bytes,
@@ -73,6 +80,7 @@ impl Keeper {
             used_bytes: holdings.bytes,
             evictions: 0,
             evicted_bytes: 0,
+            evicting: HashSet::new(),
             pinched: None,
             shared: Arc::default(),
         };
@@ -176,7 +184,9 @@ impl Task<'_> {
     /// What was held is not held any more, though nothing was evicted.
     pub(super) fn note_rotten(&mut self, piece: PieceIndex) {
         let (Some(keeper), store) = (&mut self.keeper, self.pieces.store()) else { return };
-        if let Piece::Chunk(chunk) = store.geometry().kind(piece) {
+        if let Piece::Chunk(chunk) = store.geometry().kind(piece)
+            && !keeper.evicting.contains(&chunk)
+        {
             // Where it cannot be told, too much is taken to be held until the next start.
             keeper.note(0, store.payload_bytes_now(chunk).unwrap_or(0).into());
         }
@@ -200,6 +210,9 @@ impl Task<'_> {
 
     /// Takes a chunk away.
     pub(super) fn evict(&mut self, chunk: ChunkIndex) {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.evicting.insert(chunk);
+        }
         let (sender, pieces) = (self.sender.clone(), self.pieces.clone());
         tokio::spawn(async move {
             let outcome = pieces.blocking(move |store| store.evict(chunk)).await;
@@ -209,6 +222,9 @@ impl Task<'_> {
 
     pub(super) fn on_evicted(&mut self, chunk: ChunkIndex, outcome: Result<u32, StoreError>) {
         let piece = self.pieces.store().geometry().chunk_piece(chunk);
+        if let Some(keeper) = &mut self.keeper {
+            keeper.evicting.remove(&chunk);
+        }
         match outcome {
             Ok(bytes) => {
                 if let Some(keeper) = &mut self.keeper {

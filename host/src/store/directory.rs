@@ -88,9 +88,10 @@ fn other(path: PathBuf, own: Digest) -> Option<Other> {
     let is_image = path.extension().is_some_and(|extension| extension == "swarm");
     let image = from_hex(path.file_stem().filter(|_| is_image)?.to_str()?).filter(|image| *image != own)?;
     let file = File::open(&path).ok()?;
-    let log = fs::metadata(path.with_extension("held")).ok();
-    let bytes = allocated_bytes(&file.metadata().ok()?) + log.as_ref().map_or(0, allocated_bytes);
-    // The lock goes with the file.
-    let is_open = matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
-    Some(Other { image, path, bytes, is_open, used_at: log.and_then(|log| log.modified().ok()) })
+    // Without a log it is no cache.
+    let log = fs::metadata(path.with_extension("held")).ok()?;
+    let bytes = allocated_bytes(&file.metadata().ok()?) + allocated_bytes(&log);
+    // The lock goes with the file. Who only reads a complete one has a shared lock.
+    let is_open = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
+    Some(Other { image, path, bytes, is_open, used_at: log.modified().ok() })
 }

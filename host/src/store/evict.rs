@@ -92,6 +92,9 @@ impl Store {
         // Leaf pages are not to be read under the lock.
         let (before, after) = (self.beside(chunk, &payload, false), self.beside(chunk, &payload, true));
         let _no_reader = self.eviction.write().unwrap_or_else(PoisonError::into_inner);
+        if !self.holds(piece) {
+            return Ok(0);
+        }
         self.mark_lost(piece);
         let is_free = |beside: &Option<Vec<PieceIndex>>| {
             beside.as_ref().is_some_and(|pieces| !pieces.iter().any(|piece| self.holds(*piece)))

@@ -7,7 +7,7 @@ use super::memory::{BUDGET_BYTES_DEFAULT, ChunkCache};
 use super::others::Others;
 use super::{Log, Store};
 use crate::digest::{digest_of, to_hex};
-use crate::file::{lock_patiently, read_exact_at, write_all_at};
+use crate::file::{lock_patiently, lock_shared_patiently, read_exact_at, write_all_at};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,9 +20,11 @@ use swarmdisk_core::geometry::LeafIndex;
 use swarmdisk_core::ids::Digest;
 
 impl Store {
-    /// Opens a complete `.swarm` file, to read: a seed's, or one to attach. A cache that has become complete will do.
+    /// Opens a complete `.swarm` file, to read: a seed's, or one to attach. A cache that has become complete will do, and
+    /// nobody takes anything out of it until the store is dropped.
     ///
     /// # Errors
+    /// [`StoreError::InUse`]: it is a cache that a node has open.
     /// Those that say what is wrong with the file: [`StoreError::Superblock`], [`StoreError::Truncated`],
     /// [`StoreError::ManifestDamaged`], [`StoreError::Manifest`], [`StoreError::Incomplete`], or [`StoreError::Io`].
     pub fn open_complete(path: &Path) -> Result<Self, StoreError> {
@@ -37,6 +39,9 @@ impl Store {
         let geometry = layout.geometry();
         let log_path = path.with_extension("held");
         if log_path.exists() {
+            if !lock_shared_patiently(&file).map_err(StoreError::io("lock", path))? {
+                return Err(StoreError::InUse { path: path.to_owned() });
+            }
             let held_count =
                 Bits::new(&read_log(&log_path, superblock.image, geometry)?.words, geometry.piece_count()).count();
             if held_count < geometry.piece_count() {

@@ -103,7 +103,8 @@ impl Others {
         self.refresh();
         let mut runs: Vec<(ChunkIndex, u32)> = Vec::new();
         for (chunk, entry) in page.entries(geometry) {
-            if entry.is_zero() || skip(chunk) || self.locate(entry).is_empty() {
+            let found = self.found.read().unwrap_or_else(PoisonError::into_inner);
+            if entry.is_zero() || skip(chunk) || self.locate(&found, entry).next().is_none() {
                 continue;
             }
             match runs.last_mut() {
@@ -119,31 +120,27 @@ impl Others {
         self.refresh();
         let wanted = Place::from(entry);
         let found = self.found.read().unwrap_or_else(PoisonError::into_inner);
-        self.locate_in(&found, entry).into_iter().find_map(|(image, place)| {
+        self.locate(&found, entry).find_map(|(image, place)| {
             let mut payload = vec![0; place.bytes as usize];
             read_exact_at(&found.images[image].file, &mut payload, place.offset).ok()?;
             wanted.fits(&payload).then(|| payload.into())
         })
     }
 
-    fn locate(&self, entry: &LeafEntry) -> Vec<(usize, Place)> {
-        let found = self.found.read().unwrap_or_else(PoisonError::into_inner);
-        self.locate_in(&found, entry)
-    }
-
-    /// The images that have this payload by their leaf pages, and where.
-    fn locate_in(&self, found: &Found, entry: &LeafEntry) -> Vec<(usize, Place)> {
+    /// The images that have this payload by their leaf pages, and where. One is looked at after the other: an image may have
+    /// the same payload very often.
+    fn locate<'a>(&'a self, found: &'a Found, entry: &'a LeafEntry) -> impl Iterator<Item = (usize, Place)> + 'a {
         let hash = beginning(&entry.digest);
         let first = found.chunks.partition_point(|known| known.hash < hash);
-        let alike = found.chunks[first..].iter().take_while(|known| known.hash == hash);
-        let place = |known: &Known| {
+        let alike = found.chunks[first..].iter().take_while(move |known| known.hash == hash);
+        let place = move |known: &Known| {
             let image = found.images.get(usize::from(known.image))?;
             let chunk = image.geometry.chunk(known.chunk)?;
             let page = self.page(image, image.geometry.leaf_of(chunk))?;
             let other = page.entry(chunk).filter(|other| other.digest == entry.digest && other.bytes == entry.bytes)?;
             Some((usize::from(known.image), Place::from(other)))
         };
-        alike.filter_map(place).collect()
+        alike.filter_map(place)
     }
 
     fn page(&self, image: &Image, leaf: LeafIndex) -> Option<Arc<LeafPage>> {

@@ -88,8 +88,9 @@ impl Store {
     /// leaf page is not held, [`StoreError::ReadOnly`] in a complete file.
     pub fn put(&self, piece: PieceIndex, payload: &[u8]) -> Result<Vec<(PieceIndex, u32)>, StoreError> {
         let log = self.log.as_ref().ok_or_else(|| StoreError::ReadOnly { path: self.path.clone() })?;
+        let place = self.place(piece);
         let _no_eviction = self.eviction.read().unwrap_or_else(PoisonError::into_inner);
-        let zero_runs = self.write(piece, payload)?;
+        let zero_runs = self.write(piece, payload, place)?;
         let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
         self.note_held(&mut log, &changes_of(piece, zero_runs.as_deref()))?;
         Ok(zero_runs.unwrap_or_default())
@@ -101,8 +102,11 @@ impl Store {
         let Some(log) = &self.log else {
             return all.iter().map(|_| Err(StoreError::ReadOnly { path: self.path.clone() })).collect();
         };
+        // Leaf pages are not to be read under the lock, which reading takes, too.
+        let places: Vec<_> = all.iter().map(|(piece, _)| self.place(*piece)).collect();
         let _no_eviction = self.eviction.read().unwrap_or_else(PoisonError::into_inner);
-        let written: Vec<_> = all.iter().map(|(piece, payload)| self.write(*piece, payload)).collect();
+        let write = |((piece, payload), place): (&(PieceIndex, &[u8]), _)| self.write(*piece, payload, place);
+        let written: Vec<_> = all.iter().zip(places).map(write).collect();
         let changes_of = |(piece, _): &(PieceIndex, &[u8]), written: &Written| match written {
             Ok(zero_runs) => changes_of(*piece, zero_runs.as_deref()),
             Err(_) => Vec::new(),
@@ -123,7 +127,7 @@ impl Store {
     }
 
     /// Writes a payload without a record; for a leaf page the runs of zeros. Nothing if it is held already.
-    fn write(&self, piece: PieceIndex, payload: &[u8]) -> Written {
+    fn write(&self, piece: PieceIndex, payload: &[u8], place: Result<Place, StoreError>) -> Written {
         let geometry = self.geometry();
         if self.holds(piece) {
             return Ok(None);
@@ -141,7 +145,7 @@ impl Store {
                 Vec::new()
             }
         };
-        let place = self.place(piece)?;
+        let place = place?;
         debug_assert!(place.fits(payload), "only verified payloads are put");
         write_all_at(&self.file, payload, place.offset).map_err(StoreError::io("write", &self.path))?;
         Ok(Some(zero_runs))
@@ -302,7 +306,9 @@ impl Store {
         let chunk_len = self.geometry().chunk_len(chunk) as usize;
         let data = if entry.stored { Some(payload) } else { decompress(&payload, chunk_len).map(Bytes::from) };
         let data = data.filter(|data| data.len() == chunk_len).ok_or(StoreError::Undecodable(chunk))?;
-        if !(entry.stored && CACHED_BY_SYSTEM) {
+        // What is not held, as on a full disk, is nowhere else.
+        let is_with_system = entry.stored && CACHED_BY_SYSTEM && self.holds(self.geometry().chunk_piece(chunk));
+        if !is_with_system {
             self.memory.put(chunk, &data);
         }
         Ok(data)
