@@ -102,7 +102,7 @@ fn start_others(bench: &Bench<'_>, session: &Session) -> Result<[PathBuf; 2], Fa
     let mut qemu = Command::new(find_tool("qemu-nbd", "qemu-utils")?);
     qemu.args(["--read-only", "--format=raw", "--cache=writeback", "--persistent", "--shared=8", "--socket"]);
     qemu.arg(&sockets[0]).arg(raw);
-    let mut nbdkit = Command::new(find_tool("nbdkit", "nbdkit")?);
+    let mut nbdkit = Command::new(find_peer("nbdkit", "nbdkit")?);
     nbdkit.args(["--foreground", "--readonly", "--unix"]).arg(&sockets[1]).arg("file").arg(raw);
     for (mut command, socket) in [qemu, nbdkit].into_iter().zip(&sockets) {
         command.stdin(Stdio::null());
