@@ -16,7 +16,7 @@ use crate::compare::session::{Failure, Session};
 use crate::disk::NbdDisk;
 use crate::fixture::text;
 use crate::process::Process;
-use crate::skip::find_tool;
+use crate::skip::{find_peer, find_tool};
 
 /// What is read when all is to stay in memory: half of what swarmdisk keeps by default.
 const HOT_BYTES: u64 = 16 << 20;
