@@ -9,7 +9,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier};
@@ -196,6 +196,16 @@ impl ExitEvents {
         let (consumer, notifier) = new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)?;
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(consumer.as_raw_fd());
         Ok((consumer, notifier))
+    }
+
+    /// Ends the threads of a daemon that was given up while it was made, which tells them nothing.
+    pub(crate) fn notify(&self) {
+        for forgotten in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            // SAFETY: nobody but `drop` closes it.
+            let event = unsafe { BorrowedFd::borrow_raw(*forgotten) };
+            // The only error is a counter that is full, which ends them as well.
+            let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the data path costs beside programs that do the same without a swarm, each figure as a ratio within one run:
 //! `cargo run --release -p swarmdisk-tests --example data_path`; `tests/setup/peers.sh` installs the others.
 //!
-//! Takes about ten minutes, on a machine that does nothing else. Prints each figure's medians, the median of the rounds'
+//! Takes some ten minutes, on a machine that does nothing else. Prints each figure's medians, the median of the rounds'
 //! ratios, and the least and the greatest of them: that is the machine's noise. Exits with 1 if something could not be
 //! measured; a missed target is said, and no failure.
 

@@ -57,6 +57,15 @@ pub fn find_tool(program: &str, package: &str) -> Result<PathBuf, Missing> {
         .ok_or_else(|| Missing::tool(program, package))
 }
 
+/// The same of a program that swarmdisk is compared with, which no test but the benchmarks needs.
+///
+/// # Errors
+/// When no such program is installed.
+pub fn find_peer(program: &str, package: &str) -> Result<PathBuf, Missing> {
+    let remedy = format!("apt-get install {package}, or run tests/setup/peers.sh");
+    find_tool(program, package).map_err(|missing| Missing { remedy, ..missing })
+}
+
 /// The path, if a file is there; `package` is Debian's name of what has it.
 ///
 /// # Errors
@@ -83,6 +92,8 @@ mod tests {
         assert!(find_tool("sh", "dash").unwrap().is_absolute());
         let missing = find_tool("no-such-tool", "its-package").unwrap_err().to_string();
         assert!(missing.starts_with("no no-such-tool; apt-get install its-package"), "{missing}");
+        let missing = find_peer("no-such-tool", "its-package").unwrap_err().to_string();
+        assert_eq!(missing, "no no-such-tool; apt-get install its-package, or run tests/setup/peers.sh");
         assert!(find_file("/no/such/file", "its-package").is_err());
     }
 

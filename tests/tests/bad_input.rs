@@ -3,11 +3,12 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use swarmdisk_core::format::manifest::ManifestView;
 use swarmdisk_core::format::superblock::Superblock;
 use swarmdisk_core::ids::{Address, Digest, NodeId};
@@ -402,4 +403,43 @@ fn a_disk_that_is_full() {
     wait_until("it says so", || node.stderr().contains("no space left"));
     assert!(node.is_running() && !node.stderr().contains("panicked"), "{}", node.stderr());
     assert!(node.stderr().lines().count() == 1, "said once is enough: {}", node.stderr());
+}
+
+#[test]
+fn a_frontend_for_which_there_are_no_descriptors() {
+    let fixture = Fixture::mixed(1 << 20, 12);
+    let (swarm, socket) = (text(&fixture.swarm), fixture.path("vhost.sock"));
+    let (node, _) = fixture.swarmdisk.attach([&swarm, "--vhost-user", &text(&socket)]);
+    let pid = Pid::from_raw(node.pid() as i32).unwrap();
+    let given = getrlimit(Resource::Nofile);
+    // Enough for one of the threads that would serve it, and for its connection.
+    prlimit(Some(pid), Resource::Nofile, Rlimit { current: Some(limit_for(node.pid(), 6)), ..given }).unwrap();
+    let mut frontend = UnixStream::connect(&socket).unwrap();
+    frontend.set_read_timeout(Some(DEADLINE)).unwrap();
+    assert_eq!(frontend.read(&mut [0]).unwrap(), 0, "it is let go");
+    wait_until("its threads have ended", || !has_workers(node.pid()));
+    prlimit(Some(pid), Resource::Nofile, given).unwrap();
+
+    // Another one is served: it asks for the features (the protocol's message 1, of version 1).
+    let mut frontend = UnixStream::connect(&socket).unwrap();
+    frontend.set_read_timeout(Some(DEADLINE)).unwrap();
+    frontend.write_all(&[1, 1, 0].map(u32::to_le_bytes).concat()).unwrap();
+    frontend.read_exact(&mut [0; 12 + 8]).unwrap();
+    drop(frontend);
+    let stderr = node.stop().stderr;
+    assert!(stderr.lines().count() == 1 && stderr.contains("Too many open files"), "{stderr}");
+}
+
+/// The limit that leaves a process so many descriptors.
+fn limit_for(pid: u32, free: u64) -> u64 {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let open: Vec<u64> = open.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
+    (0..).filter(|number| !open.contains(number)).nth(free as usize).unwrap()
+}
+
+/// Whether there are threads that serve a frontend's queues.
+fn has_workers(pid: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let mut names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+    names.any(|name| name.trim() == "vring_worker")
 }

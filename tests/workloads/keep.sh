@@ -8,7 +8,7 @@ trap 'echo "WORKLOAD-DONE status=$?" > /dev/ttyS0; systemctl poweroff --no-block
 disk=/dev/disk/by-id/virtio-$SERIAL
 [ "$(blockdev --getro "$disk")" = 1 ]
 [ "$(sha256sum < "$disk")" = "$SUM  -" ]
-! dd if=/dev/zero of="$disk" bs=4096 count=1 status=none 2> /dev/null
+if dd if=/dev/zero of="$disk" bs=4096 count=1 status=none 2> /dev/null; then exit 1; fi
 
 mkdir /srv/kept
 cd /srv/kept

@@ -14,7 +14,8 @@ use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRE
 
 /// Sectors have 2^9 bytes.
 pub(super) const SECTOR_SHIFT: u32 = 9;
-/// Queues that a guest may use. QEMU takes one for each of its processors unless told otherwise, and gives up where there are fewer.
+/// Queues that a guest may use. QEMU takes one for each of its processors unless told otherwise, and gives up where there are
+/// fewer.
 pub(super) const QUEUES: usize = 64;
 /// Descriptors of a queue: as many as any frontend offers.
 pub(super) const QUEUE_SIZE_MAX: usize = 1024;

@@ -219,7 +219,12 @@ impl<D: Disk> Server<D> {
         // Dropped after the daemon.
         let exits = Arc::new(ExitEvents::default());
         let backend = Backend::new(session.clone(), self.shown.clone(), exits.clone());
-        let mut daemon = VhostUserDaemon::new("vhost-user".into(), backend, session.memory.clone())?;
+        let daemon = VhostUserDaemon::new("vhost-user".into(), backend, session.memory.clone());
+        let mut daemon = daemon.inspect_err(|_| {
+            exits.notify();
+            // It would be there again at once. Where there is no descriptor even for this, it stays, and all is tried again.
+            let _ = listener.accept();
+        })?;
         daemon.start(listener)?;
         if let Some(connection) = daemon.shutdown_handle() {
             let mut now = self.shared.now();

@@ -135,7 +135,10 @@ pub struct Run {
     pub device: DeviceOptions,
     #[command(flatten)]
     pub options: AttachOptions,
-    /// The command; `{disk}` in it becomes the disk's URI or path
+    /// The command; `{disk}` in it becomes the disk's URI or path (of --vhost-user see --help)
+    ///
+    /// With --vhost-user it becomes vhost-user:PATH, which is no drive of QEMU's: give the command PATH itself instead (QEMU:
+    /// -chardev socket,id=c0,path=PATH -device vhost-user-blk-pci,chardev=c0).
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<String>,
 }

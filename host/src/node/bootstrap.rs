@@ -1,7 +1,9 @@
 //! Before there is an engine: the manifest and a profile, from whoever answers first, or from a node that it names.
 //!
 //! *Invariants*: the manifest's hash is the image's id, the profile's the one offered with it; nothing else is believed. A
-//! node that was named and does not deliver costs [`NAMED_TIMEOUT`] at most: who named it is asked again.
+//! node that was named has [`NAMED_TIMEOUT`] to be dialled and greeted, as long for the manifest, and as long for the profile:
+//! one that delivers nothing costs two of them, one that delivers the manifest late and no profile three. Then who named it
+//! is asked again.
 //! *Units*: bytes. *Bounds*: a manifest of [`MANIFEST_BYTES_MAX`], a profile of 16 MiB, in parts of [`PART_BYTES`]; an answer
 //! takes at most [`ANSWER_TIMEOUT`], all of it the deadline; [`ADDRESSES_MAX`] addresses are tried.
 
@@ -28,7 +30,7 @@ use tokio::time::{Duration, Instant, sleep, timeout, timeout_at};
 const MANIFEST_BYTES_MAX: usize = (1 << 28) + 4096;
 const PART_BYTES: u32 = 256 * 1024;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a node that a seed has named may take for all that is asked of it.
+/// How long a node that a seed has named may take until it is greeted, and for each blob.
 const NAMED_TIMEOUT: Duration = Duration::from_secs(2);
 /// How much later the next address is tried, if the one before has not answered.
 const STAGGER: Duration = Duration::from_millis(200);

@@ -44,10 +44,16 @@ pub(super) fn text(spec: &Spec, rows: &All, command: &str) -> String {
     );
     out += "Each alone: `cargo run --release -p swarmdisk-sim -- run sim/scenarios/` and\n\n";
     for setting in SETTINGS {
-        let set = setting.set.iter().map(|(key, value)| format!(" --set {key}={value}"));
+        let set = setting.set.iter().map(|(key, value)| format!(" --set {}", argument(&format!("{key}={value}"))));
         let _ = writeln!(out, "- {}: `{}.toml{}`", setting.name, setting.scenario, set.collect::<String>());
     }
     out
+}
+
+/// As a shell takes it: in quotes if it would make something else of it.
+fn argument(text: &str) -> String {
+    let is_plain = text.chars().all(|c| c.is_ascii_alphanumeric() || ".,=-".contains(c));
+    if is_plain { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 /// The middle run of a setting, if all guests came to their end.
@@ -111,6 +117,13 @@ mod tests {
                       upload_max_over_mean,run_over_local_max,run_over_bound_p50";
         std::fs::write(&path, format!("{header}\n{cells}\n")).unwrap();
         Rows::read(&path).unwrap()
+    }
+
+    #[test]
+    fn a_shell_takes_arguments_as_they_are() {
+        assert_eq!(argument("policy.links-max=9,1.5"), "policy.links-max=9,1.5");
+        assert_eq!(argument("workload.0.traces=[]"), "'workload.0.traces=[]'");
+        assert_eq!(argument("it's"), r"'it'\''s'");
     }
 
     #[test]

@@ -2,7 +2,11 @@
 //!
 //! *Purpose*: a model of the hosts' bootstrap and of the engine's answers to it; both blobs are one body here. *Invariants*:
 //! a seed hands over as much at a time as its engine would; who waits is named a node once one is linked with the seed that
-//! has not been named often lately. *Bounds*: a row a node and seed.
+//! has not been named often lately, and that it reaches. *Bounds*: a row a node and seed.
+//!
+//! *Where it differs from the engine*: a seed's uplink is full once so many bootstraps are on their way; pieces that it sends
+//! and what its links have not sent yet do not count. A node is named as long as its process lives, whether or not it is
+//! still linked with the seed.
 
 use super::connections::Parcel;
 use super::node::Phase;
@@ -65,7 +69,10 @@ impl<W: Watch> World<'_, W> {
     /// A node is linked with a seed: it can be named.
     pub(super) fn can_be_named(&mut self, seed: usize, node: usize) {
         let life = self.nodes[node].life;
-        self.nodes[seed].desk.named.push_front(Named { node: node as u32, life, count: 0, at: 0 });
+        let named = &mut self.nodes[seed].desk.named;
+        // It may have been linked before, in this life or in one that is over.
+        named.retain(|row| row.node as usize != node);
+        named.push_front(Named { node: node as u32, life, count: 0, at: 0 });
         self.serve_bootstraps(seed);
     }
 
@@ -88,31 +95,38 @@ impl<W: Watch> World<'_, W> {
                 self.nodes[seed].desk.waiting.pop_front();
                 continue;
             }
-            if self.nodes[seed].phase != Phase::Up {
+            if self.nodes[seed].phase != Phase::Up || !self.reaches(node as usize, seed) {
                 self.nodes[seed].desk.waiting.pop_front();
                 self.bootstrap_again(node as usize);
                 continue;
             }
-            let from = if self.nodes[seed].desk.serving < at_once { Some(seed) } else { self.name(seed) };
+            let is_free = self.nodes[seed].desk.serving < at_once;
+            let from = if is_free { Some(seed) } else { self.name(seed, node as usize) };
             let Some(from) = from else { return };
             self.nodes[seed].desk.waiting.pop_front();
             self.send_bootstrap(seed, from, node as usize);
         }
     }
 
-    /// A node that has the blobs and has not been named too often.
-    fn name(&mut self, seed: usize) -> Option<usize> {
+    /// A node that has the blobs, that the asker reaches, and that has not been named too often.
+    fn name(&mut self, seed: usize, asker: usize) -> Option<usize> {
+        let mut at = 0;
         loop {
-            let row = self.nodes[seed].desk.named.front()?;
+            let row = self.nodes[seed].desk.named.get(at)?;
             let (node, is_rested) = (row.node as usize, self.now >= row.at + NAMED_FOR);
             if self.nodes[node].life != row.life || self.nodes[node].phase != Phase::Up {
-                self.nodes[seed].desk.named.pop_front();
+                self.nodes[seed].desk.named.remove(at);
                 continue;
             }
             if row.count >= NAMED_MAX && !is_rested {
+                // Those behind it need rest as well.
                 return None;
             }
-            let mut row = self.nodes[seed].desk.named.pop_front()?;
+            if !self.reaches(asker, node) {
+                at += 1;
+                continue;
+            }
+            let mut row = self.nodes[seed].desk.named.remove(at)?;
             row.count = if is_rested { 1 } else { row.count + 1 };
             row.at = self.now;
             match row.count >= NAMED_MAX {

@@ -19,7 +19,7 @@ use super::torrents::{Client, Torrent, status};
 use crate::compare::session::{Failure, Session, Span};
 use crate::fixture::text;
 use crate::process::Process;
-use crate::skip::find_tool;
+use crate::skip::find_peer;
 
 const MIB: f64 = 1048576.0;
 const GIB: f64 = 1024.0 * MIB;
@@ -120,7 +120,7 @@ fn reachable(span: &Span<'_>, address: SocketAddrV4) -> Result<(), Failure> {
 }
 
 fn iperf3(bench: &Bench<'_>, bytes: u64) -> Result<Took, Failure> {
-    let program = find_tool("iperf3", "iperf3")?;
+    let program = find_peer("iperf3", "iperf3")?;
     let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     let port = free.map_err(Failure::file("127.0.0.1".as_ref()))?.port().to_string();
     let mut server = Command::new(&program);

@@ -2,8 +2,9 @@
 //! the same lengths over plain TCP.
 //!
 //! *What is in it*: the NBD request and its answer, the engine, the link both ways, the seed's read, the hash,
-//! decompression (not of the raw image). A chunk travels as a whole, so the plain response is as long as the mean payload. Each chunk is read
-//! once, in random order, nothing is prefetched; some reads wait for a leaf page too. *Units*: microseconds.
+//! decompression (not of the raw image). A chunk travels as a whole, so the plain response is as long as the mean payload.
+//! Each chunk is read once, in random order, nothing is prefetched; some reads wait for a leaf page too.
+//! *Units*: microseconds.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -89,6 +90,9 @@ fn miss(bench: &Bench<'_>, reference: &str, round: usize, misses: usize) -> Resu
             return Err(Failure::Mismatches(1));
         }
     }
+    drop(guest);
+    // Before its cache goes.
+    session.end();
     std::fs::remove_dir_all(&cache).map_err(Failure::file(cache.as_ref()))?;
     Ok(times)
 }

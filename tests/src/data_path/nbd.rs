@@ -16,7 +16,7 @@ use crate::compare::session::{Failure, Session};
 use crate::disk::NbdDisk;
 use crate::fixture::text;
 use crate::process::Process;
-use crate::skip::find_tool;
+use crate::skip::{find_peer, find_tool};
 
 /// What is read when all is to stay in memory: half of what swarmdisk keeps by default.
 const HOT_BYTES: u64 = 16 << 20;
@@ -102,7 +102,7 @@ fn start_others(bench: &Bench<'_>, session: &Session) -> Result<[PathBuf; 2], Fa
     let mut qemu = Command::new(find_tool("qemu-nbd", "qemu-utils")?);
     qemu.args(["--read-only", "--format=raw", "--cache=writeback", "--persistent", "--shared=8", "--socket"]);
     qemu.arg(&sockets[0]).arg(raw);
-    let mut nbdkit = Command::new(find_tool("nbdkit", "nbdkit")?);
+    let mut nbdkit = Command::new(find_peer("nbdkit", "nbdkit")?);
     nbdkit.args(["--foreground", "--readonly", "--unix"]).arg(&sockets[1]).arg("file").arg(raw);
     for (mut command, socket) in [qemu, nbdkit].into_iter().zip(&sockets) {
         command.stdin(Stdio::null());

@@ -2,6 +2,8 @@
 //!
 //! *Units*: seconds of processor time, bytes of memory. *Bounds*: processor time in steps of 10 ms.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 
 use crate::compare::session::Failure;
@@ -19,20 +21,32 @@ pub fn cpu_seconds(pid: u32) -> Result<f64, Failure> {
     Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
-/// How often all threads of a process together have been switched to, by their own will or not.
+/// How often each thread of a process has been switched from, by its own will or not.
+#[derive(Debug, Clone)]
+pub struct Switches(BTreeMap<OsString, u64>);
+
+impl Switches {
+    /// How many there were since, of all threads that are still there: a thread takes its count with it when it ends.
+    pub fn since(&self, before: &Self) -> u64 {
+        let of = |(task, count): (&OsString, &u64)| count.saturating_sub(before.0.get(task).copied().unwrap_or(0));
+        self.0.iter().map(of).sum()
+    }
+}
+
+/// The context switches of a process so far.
 ///
 /// # Errors
 /// When there is no such process.
-pub fn context_switches(pid: u32) -> Result<u64, Failure> {
+pub fn context_switches(pid: u32) -> Result<Switches, Failure> {
     let folder = format!("/proc/{pid}/task");
     let tasks = fs::read_dir(&folder).map_err(Failure::file(folder.as_ref()))?;
-    let mut sum = 0;
-    for task in tasks.flatten() {
+    let count = |task: fs::DirEntry| {
         // A thread may end meanwhile.
-        let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
-        sum += number(&status, "voluntary_ctxt_switches:") + number(&status, "nonvoluntary_ctxt_switches:");
-    }
-    Ok(sum)
+        let status = fs::read_to_string(task.path().join("status")).ok()?;
+        let sum = number(&status, "voluntary_ctxt_switches:") + number(&status, "nonvoluntary_ctxt_switches:");
+        Some((task.file_name(), sum))
+    };
+    Ok(Switches(tasks.flatten().filter_map(count).collect()))
 }
 
 /// Memory of a process, in bytes.
@@ -66,20 +80,34 @@ fn number(status: &str, name: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process;
+    use crate::process::Process;
+    use std::process::{self, Command};
+    use std::thread;
     use std::time::{Duration, Instant};
 
     #[test]
-    fn this_process_has_cost_something() {
-        let pid = process::id();
-        let before = (cpu_seconds(pid).unwrap(), context_switches(pid).unwrap());
+    fn what_a_process_does_is_counted() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "while :; do sleep 0.001; done"]);
+        let busy = Process::start(command);
+        let now = || (cpu_seconds(busy.pid()).unwrap(), context_switches(busy.pid()).unwrap());
+        let before = now();
         let until = Instant::now() + Duration::from_secs(30);
-        while cpu_seconds(pid).unwrap() <= before.0 && Instant::now() < until {}
-        std::thread::sleep(Duration::from_millis(1));
-        assert!(cpu_seconds(pid).unwrap() > before.0);
-        assert!(context_switches(pid).unwrap() > before.1);
-        let resident = resident(pid).unwrap();
+        let mut after = now();
+        while (after.0 <= before.0 || after.1.since(&before.1) < 10) && Instant::now() < until {
+            thread::sleep(Duration::from_millis(5));
+            after = now();
+        }
+        assert!(after.0 > before.0 && after.1.since(&before.1) >= 10, "{before:?} {after:?}");
+        assert_eq!(after.1.since(&after.1), 0);
+        let resident = resident(process::id()).unwrap();
         assert!(resident.anonymous > 100_000 && resident.file > 100_000, "{resident:?}");
         assert!(cpu_seconds(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn a_thread_that_ended_takes_nothing_from_the_others() {
+        let of = |counts: &[(&str, u64)]| Switches(counts.iter().map(|(task, n)| (OsString::from(task), *n)).collect());
+        assert_eq!(of(&[("1", 5), ("3", 2)]).since(&of(&[("1", 4), ("2", 1000)])), 3);
     }
 }

@@ -165,7 +165,7 @@ pub fn idle(bench: &Bench<'_>) -> Result<Vec<Figure>, Failure> {
         let before = (context_switches(node.pid())?, cpu_seconds(node.pid())?);
         thread::sleep(span);
         let after = (context_switches(node.pid())?, cpu_seconds(node.pid())?);
-        switches.push(after.0.saturating_sub(before.0) as f64 / span.as_secs_f64());
+        switches.push(after.0.since(&before.0) as f64 / span.as_secs_f64());
         cpu.push((after.1 - before.1) * 1e3 * 60.0 / span.as_secs_f64());
     }
     let what = |what| format!("idle node with a guest and a link: {what}");

@@ -17,7 +17,7 @@ use swarmdisk_host::status::Status;
 
 use super::Bench;
 use crate::compare::session::Failure;
-use crate::skip::{Missing, find_tool};
+use crate::skip::{Missing, find_peer};
 
 /// Where the seed is: loopback has many addresses, and clients keep to one link for each.
 pub const SEED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -26,8 +26,8 @@ pub const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 /// Debian's own: `python3-libtorrent` is for no other.
 const PYTHON: &str = "/usr/bin/python3";
 const SCRIPT: &str = include_str!("torrent.py");
-/// Runs a program, says when it is done, and stays so that what it cost can be asked for.
-const THEN_STAY: &str = r#""$@" >&2 && echo complete && exec sleep 600"#;
+/// Runs aria2, says when it is done, and stays so that what it cost can be asked for. Should the shell be killed, aria2 ends.
+const THEN_STAY: &str = r#""$@" --stop-with-process=$$ >&2 && echo complete && exec sleep 600"#;
 
 /// A BitTorrent program.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
@@ -47,16 +47,9 @@ impl Client {
         }
     }
 
-    fn port(self) -> u16 {
-        match self {
-            Self::Aria2 => 16881,
-            Self::Libtorrent => 16981,
-        }
-    }
-
     fn program(self) -> Result<PathBuf, Missing> {
         match self {
-            Self::Aria2 => find_tool("aria2c", "aria2"),
+            Self::Aria2 => find_peer("aria2c", "aria2"),
             Self::Libtorrent => find_libtorrent(),
         }
     }
@@ -79,6 +72,7 @@ pub struct Torrent {
     path: PathBuf,
     folder: PathBuf,
     client: Client,
+    seed: SocketAddrV4,
 }
 
 impl Torrent {
@@ -87,13 +81,14 @@ impl Torrent {
     /// # Errors
     /// When it cannot be made.
     pub fn of(file: &Path, client: Client, bench: &Bench<'_>) -> Result<Self, Failure> {
-        let tracker = start_tracker(SocketAddrV4::new(SEED, client.port())).map_err(Failure::file(file))?;
+        let seed = free_address(SEED)?;
+        let tracker = start_tracker(seed).map_err(Failure::file(file))?;
         let path = bench.subject.path(&format!("{}.torrent", client.name()));
-        let mut command = Command::new(find_tool("mktorrent", "mktorrent")?);
+        let mut command = Command::new(find_peer("mktorrent", "mktorrent")?);
         // Pieces of 1 MiB: fewer and larger ones cost less.
         command.args(["-l", "20", "-a", &format!("http://{tracker}/announce"), "-o"]).args([&path, file]);
         bench.span.succeed(command)?;
-        Ok(Self { path, folder: file.parent().unwrap_or(Path::new("/")).to_owned(), client })
+        Ok(Self { path, folder: file.parent().unwrap_or(Path::new("/")).to_owned(), client, seed })
     }
 
     /// The seed, which takes the file for whole without looking.
@@ -105,9 +100,9 @@ impl Torrent {
         match self.client {
             Client::Aria2 => {
                 command.args(["--quiet=true", "--seed-ratio=0.0", "--bt-seed-unverified=true"]);
-                self.aria2(&mut command, &self.folder, SEED);
+                self.aria2(&mut command, &self.folder, self.seed);
             }
-            Client::Libtorrent => self.libtorrent(&mut command, "seed", &self.folder, SEED, bench)?,
+            Client::Libtorrent => self.libtorrent(&mut command, "seed", &self.folder, self.seed, bench)?,
         }
         Ok(command)
     }
@@ -118,17 +113,19 @@ impl Torrent {
     /// When the program is not there.
     pub fn download(&self, folder: &Path, bench: &Bench<'_>) -> Result<Command, Failure> {
         let program = self.client.program()?;
+        // A new one each time: that of a client that has just ended cannot be had for a minute.
+        let own = free_address(CLIENT)?;
         match self.client {
             Client::Aria2 => {
                 let mut command = Command::new("sh");
                 command.args(["-c", THEN_STAY, "sh"]).arg(program);
                 command.args(["--quiet=true", "--seed-time=0", "--file-allocation=none"]);
-                self.aria2(&mut command, folder, CLIENT);
+                self.aria2(&mut command, folder, own);
                 Ok(command)
             }
             Client::Libtorrent => {
                 let mut command = Command::new(program);
-                self.libtorrent(&mut command, "download", folder, CLIENT, bench)?;
+                self.libtorrent(&mut command, "download", folder, own, bench)?;
                 Ok(command)
             }
         }
@@ -136,15 +133,12 @@ impl Torrent {
 
     /// Where the seed can be reached.
     pub fn seed_address(&self) -> SocketAddrV4 {
-        SocketAddrV4::new(SEED, self.client.port())
+        self.seed
     }
 
-    fn aria2(&self, command: &mut Command, folder: &Path, own: Ipv4Addr) {
-        let port = self.client.port();
+    fn aria2(&self, command: &mut Command, folder: &Path, own: SocketAddrV4) {
         command.args(["--enable-dht=false", "--bt-enable-lpd=false", "--enable-peer-exchange=false"]);
-        // The port of a client that has just ended cannot be had for a minute: the next one takes another.
-        let ports = if own == SEED { port.to_string() } else { format!("{port}-{}", port + 90) };
-        command.args([format!("--listen-port={ports}"), format!("--interface={own}")]);
+        command.args([format!("--listen-port={}", own.port()), format!("--interface={}", own.ip())]);
         command.arg("--dir").arg(folder).arg(&self.path).stdin(Stdio::null());
     }
 
@@ -153,16 +147,22 @@ impl Torrent {
         command: &mut Command,
         job: &str,
         folder: &Path,
-        own: Ipv4Addr,
+        own: SocketAddrV4,
         bench: &Bench<'_>,
     ) -> Result<(), Failure> {
         let script = bench.subject.path("torrent.py");
         fs::write(&script, SCRIPT).map_err(Failure::file(&script))?;
-        let (own, seed) = (SocketAddrV4::new(own, self.client.port()), self.seed_address());
-        command.arg(script).args([job, &own.to_string(), &seed.to_string()]).arg(&self.path).arg(folder);
+        command.arg(script).args([job, &own.to_string(), &self.seed.to_string()]).arg(&self.path).arg(folder);
         command.stdin(Stdio::null());
         Ok(())
     }
+}
+
+/// One where nobody listens.
+fn free_address(ip: Ipv4Addr) -> Result<SocketAddrV4, Failure> {
+    let free = TcpListener::bind((ip, 0)).and_then(|listener| listener.local_addr());
+    let port = free.map_err(Failure::file(ip.to_string().as_ref()))?.port();
+    Ok(SocketAddrV4::new(ip, port))
 }
 
 /// A tracker that knows one peer (BEP 3, compact as in BEP 23).
