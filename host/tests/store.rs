@@ -34,6 +34,13 @@ fn nonzero_chunk(store: &Store, from: u32) -> PieceIndex {
     pieces.into_iter().find(|piece| store.payload_bytes(*piece).unwrap() > 0).unwrap()
 }
 
+/// A chunk that is stored as it is.
+fn raw_chunk(store: &Store) -> PieceIndex {
+    let g = store.geometry();
+    let is_raw = |piece: &PieceIndex| store.payload_bytes(*piece).unwrap() == g.chunk_bytes();
+    (0..g.chunk_count()).map(|index| g.piece(index).unwrap()).find(is_raw).unwrap()
+}
+
 fn flip(path: &Path, offset: u64) {
     let file = File::options().read(true).write(true).open(path).unwrap();
     let mut byte = [0];
@@ -317,8 +324,7 @@ fn what_is_in_memory_is_read_at_once_and_never_wrongly() {
     let (origin, cache) = origin_and_cache(&packed);
     let g = origin.geometry();
     // Stored as it is, so that no decoder notices the damage.
-    let is_raw = |piece: &PieceIndex| origin.payload_bytes(*piece).unwrap() == g.chunk_bytes();
-    let piece = (0..g.chunk_count()).map(|index| g.piece(index).unwrap()).find(is_raw).unwrap();
+    let piece = raw_chunk(&origin);
     let chunk = g.chunk(piece.get()).unwrap();
     let cache = cache.with_memory_bytes(0);
     assert_eq!(cache.read_chunk_now(chunk), None, "it is not held");
@@ -568,8 +574,7 @@ fn what_could_not_be_stored_is_kept_in_memory_however_it_is_coded() {
     let packed = packed(600);
     let (origin, cache) = origin_and_cache(&packed);
     let g = origin.geometry();
-    let is_raw = |piece: &PieceIndex| origin.payload_bytes(*piece).unwrap() == g.chunk_bytes();
-    let piece = (0..g.chunk_count()).map(|index| g.piece(index).unwrap()).find(is_raw).unwrap();
+    let piece = raw_chunk(&origin);
     let chunk = g.chunk(piece.get()).unwrap();
     copy_piece(&origin, &cache, g.leaf_piece(g.leaf_of(chunk)));
     let payload = origin.read_payload(piece).unwrap();

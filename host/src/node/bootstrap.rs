@@ -316,7 +316,7 @@ impl Talk {
             match blob {
                 Ok(Ok(Answer::Blob(blob))) if digest_of(&blob) == digest => return Ok(blob),
                 // It is of no use for what comes later either.
-                _ => *named = None,
+                _ => self.received_bytes += named.take().map_or(0, |other| other.received_bytes),
             }
         }
         match self.blob(digest, bytes_max).await? {

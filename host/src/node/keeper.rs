@@ -3,7 +3,7 @@
 //! *The bound* is over the whole directory. What other images take there counts, by their bytes on disk; those that no process
 //! has open give way, those used longest ago first. Of images that are open each process gives up its own chunks alone, and keeps
 //! at least an equal share of the bound and the least that it needs: so a newcomer gets its share as the others learn of it.
-//! *Invariants*: the engine is told of room after the disk has given it back, and stores nothing that does not fit.
+//! *Invariants*: the engine is told of room after the disk has given it back, and stores no chunk that does not fit.
 //! *Units*: bytes of payload, of this image; superblock, manifest, held log, and blocks that payloads fill in part are not
 //! counted. *Bounds*: the directory is looked at once in [`LOOK_EVERY`], or sooner when room runs out beside idle images.
 

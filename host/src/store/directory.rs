@@ -84,9 +84,14 @@ fn others(dir: &Path, own: Digest) -> Vec<Other> {
     paths.filter_map(|path| other(path, own)).collect()
 }
 
-fn other(path: PathBuf, own: Digest) -> Option<Other> {
+/// The image whose cache lies there, by the file's name.
+pub(super) fn image_of(path: &Path) -> Option<Digest> {
     let is_image = path.extension().is_some_and(|extension| extension == "swarm");
-    let image = from_hex(path.file_stem().filter(|_| is_image)?.to_str()?).filter(|image| *image != own)?;
+    from_hex(path.file_stem().filter(|_| is_image)?.to_str()?)
+}
+
+fn other(path: PathBuf, own: Digest) -> Option<Other> {
+    let image = image_of(&path).filter(|image| *image != own)?;
     let file = File::open(&path).ok()?;
     // Without a log it is no cache.
     let log = fs::metadata(path.with_extension("held")).ok()?;

@@ -8,10 +8,10 @@
 //! bytes a chunk; [`PAGES_MAX`] leaf pages. Nothing is read before something is looked for.
 
 use super::LeafPage;
+use super::directory::image_of;
 use super::held::read_log;
 use super::open::read_head;
 use super::payload::Place;
-use crate::digest::from_hex;
 use crate::file::read_exact_at;
 use bytes::Bytes;
 use lru::LruCache;
@@ -183,8 +183,7 @@ impl Others {
 
 /// The cache whose file this is, if it is one and has a log.
 fn cached(path: &Path) -> Option<Cached> {
-    let image = path.file_stem().filter(|_| path.extension().is_some_and(|extension| extension == "swarm"))?;
-    let image = from_hex(image.to_str()?)?;
+    let image = image_of(path)?;
     let log = fs::metadata(path.with_extension("held")).ok()?;
     Some(Cached { image, path: path.to_owned(), log_bytes: log.len(), written: log.modified().ok() })
 }

@@ -50,8 +50,7 @@ impl Store {
         self.place(piece).map(|place| place.bytes)
     }
 
-    /// Where the piece's payload lies in the file and how long it is: for `sendfile`, once
-    /// [`read_payload`](Self::read_payload) has verified it.
+    /// Where the piece's payload lies in the file, if it is held, and how long it is: for who examines the file itself.
     ///
     /// # Errors
     /// For a chunk as [`leaf`](Self::leaf).
