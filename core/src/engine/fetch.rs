@@ -188,7 +188,8 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         self.free_transfer(index);
         self.hints.add(Hint { piece: piece.get(), node: to.node, until: now + wait });
         self.contacts.add(to.address, false, Locality::NONE);
-        if is_demand {
+        // Nobody else comes by a leaf page that few want, and what waits for it cannot be verified.
+        if is_demand || matches!(self.geometry.kind(piece), Piece::Leaf(_)) {
             self.contacts.urge(to.address);
         }
     }
