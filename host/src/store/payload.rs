@@ -71,11 +71,12 @@ impl Store {
         Ok(fits)
     }
 
-    /// The same for a chunk whose leaf page is in memory; none for all else. Never blocks.
-    pub fn verify_in_memory(&self, piece: PieceIndex, payload: &[u8]) -> Option<bool> {
-        let Piece::Chunk(chunk) = self.geometry().kind(piece) else { return None };
-        let page = self.leaves.get(self.geometry().leaf_of(chunk))?;
-        page.entry(chunk).map(|entry| Place::from(entry).fits(payload))
+    /// The same if nothing has to be read for it: for a leaf page, and for a chunk whose leaf page is in memory.
+    pub fn verify_now(&self, piece: PieceIndex, payload: &[u8]) -> Option<Result<bool, StoreError>> {
+        match self.geometry().kind(piece) {
+            Piece::Leaf(_) => Some(self.verify(piece, payload)),
+            Piece::Chunk(_) => self.place_in_memory(piece).map(|place| Ok(place.fits(payload))),
+        }
     }
 
     /// Writes a payload that [`verify`](Self::verify) has approved; the piece is held then. For a leaf page the answer
