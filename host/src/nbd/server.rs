@@ -39,11 +39,14 @@ pub struct ServerConfig {
     pub connections_max: usize,
     /// What clients are told of the disk, in up to 4,096 bytes.
     pub description: String,
+    /// The thread that serves a client while it is the only one, as one on which the disk itself works: a read that waits
+    /// for the disk then wakes no other. None: each has a thread of its own.
+    pub first_on: Option<Handle>,
 }
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { open: false, connections_max: 256, description: String::new() }
+        Self { open: false, connections_max: 256, description: String::new(), first_on: None }
     }
 }
 
@@ -144,7 +147,11 @@ impl<D: Disk> NbdServer<D> {
                 accepted = self.listener.accept() => match accepted {
                     Ok(stream) if connections.len() < self.config.connections_max => {
                         let (disk, export) = (Arc::clone(&self.disk), Arc::clone(&export));
-                        connections.spawn(serve(stream, disk, export, going_down.clone()));
+                        let (down, others) = (going_down.clone(), Handle::current());
+                        match self.config.first_on.as_ref().filter(|_| connections.is_empty()) {
+                            Some(thread) => connections.spawn_on(connection(stream, disk, export, down, others), thread),
+                            None => connections.spawn(on_own_thread(stream, disk, export, down)),
+                        };
                     }
                     Ok(_) => {}
                     // Out of descriptors, most likely: give others the time to close some.
@@ -179,42 +186,44 @@ impl Listener {
     }
 }
 
-/// A connection from its first byte to its last, on a thread of its own; when this is dropped it ends. What ends it is the
-/// client's own affair.
-async fn serve<D: Disk>(client: Accepted, disk: Arc<D>, export: Arc<Export>, down: watch::Receiver<bool>) {
+/// A connection on a thread of its own; when this is dropped it ends.
+async fn on_own_thread<D: Disk>(client: Accepted, disk: Arc<D>, export: Arc<Export>, down: watch::Receiver<bool>) {
     let (_wanted, unwanted) = oneshot::channel::<()>();
     let (done, ended) = oneshot::channel::<()>();
     let others = Handle::current();
-    let connection = || async move {
+    let work = || async move {
         let _done = done;
         tokio::select! {
-            _ = connection(client, disk, export, down, others) => {}
+            () = connection(client, disk, export, down, others) => {}
             _ = unwanted => {}
         }
     };
-    if let Err(error) = own_thread::start("nbd", connection) {
+    if let Err(error) = own_thread::start("nbd", work) {
         log::warn(format_args!("an NBD client cannot be served: {error}"));
     }
     // Nothing is sent: the thread drops its end when it is done.
     let _ = ended.await;
 }
 
+/// A connection from its first byte to its last. What ends it is the client's own affair.
 async fn connection<D: Disk>(
     client: Accepted,
     disk: Arc<D>,
     export: Arc<Export>,
     down: watch::Receiver<bool>,
     others: Handle,
-) -> io::Result<()> {
+) {
     match client {
         Accepted::Tcp(stream) => {
-            let (read, write) = TcpStream::from_std(stream)?.into_split();
-            converse(read, write, disk, export, down, others).await
+            let Ok(stream) = TcpStream::from_std(stream) else { return };
+            let (read, write) = stream.into_split();
+            converse(read, write, disk, export, down, others).await;
         }
         #[cfg(unix)]
         Accepted::Unix(stream) => {
-            let (read, write) = UnixStream::from_std(stream)?.into_split();
-            converse(read, write, disk, export, down, others).await
+            let Ok(stream) = UnixStream::from_std(stream) else { return };
+            let (read, write) = stream.into_split();
+            converse(read, write, disk, export, down, others).await;
         }
     }
 }
@@ -226,19 +235,17 @@ async fn converse<R, W, D>(
     export: Arc<Export>,
     mut down: watch::Receiver<bool>,
     others: Handle,
-) -> io::Result<()>
-where
+) where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
     D: Disk,
 {
     let negotiated = tokio::select! {
         negotiated = timeout(HANDSHAKE_TIME, negotiate(&mut read, &mut write, &export)) => negotiated,
-        _ = down.wait_for(|down| *down) => return Ok(()),
+        _ = down.wait_for(|down| *down) => return,
     };
-    match negotiated {
-        Ok(Ok(Some(session))) => transmission::serve(read, write, disk, session, down, others).await,
-        _ => Ok(()),
+    if let Ok(Ok(Some(session))) = negotiated {
+        let _ = transmission::serve(read, write, disk, session, down, others).await;
     }
 }
 

@@ -34,6 +34,7 @@ use swarmdisk_core::geometry::{Piece, PieceIndex};
 use swarmdisk_core::ids::{GuestId, PeerId, SlotId, UploadId};
 use swarmdisk_core::time::Instant;
 use swarmdisk_core::wire::{Farewell, Frame, HEAD_BYTES_MAX, PREFACE_BYTES, Role, encode};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, yield_now};
 use tokio::time::{Duration, Instant as HostInstant, sleep_until};
@@ -85,7 +86,7 @@ pub(crate) async fn run(
     setup: Setup,
     messages: mpsc::Receiver<Message>,
     requests: mpsc::UnboundedReceiver<Request>,
-    ready: oneshot::Sender<Result<(), NodeError>>,
+    ready: oneshot::Sender<Result<Handle, NodeError>>,
 ) {
     let clock = Clock::start();
     let geometry = setup.pieces.store().geometry();
@@ -140,7 +141,7 @@ pub(crate) async fn run(
         task.tell_holdings(&holdings);
     }
     // If the owner has gone, the channel of requests is closed and the loop ends at once.
-    let _ = ready.send(Ok(()));
+    let _ = ready.send(Ok(Handle::current()));
     task.serve(messages, requests).await;
 }
 
@@ -304,6 +305,13 @@ impl Task<'_> {
                 self.tell(Event::Touched { guest, chunk });
             }
             return answer_all(vec![waiter], &Answer::Held);
+        }
+        if let Piece::Chunk(chunk) = kind
+            && let Some(payload) = self.pieces.recent(piece)
+        {
+            // It has come in and is about to be stored.
+            self.tell(Event::Touched { guest, chunk });
+            return self.deliver(piece, payload, vec![waiter]);
         }
         if let Piece::Chunk(chunk) = kind
             && self.engine.holds(piece)
@@ -615,6 +623,7 @@ impl Task<'_> {
     async fn say_goodbye(mut self, messages: mpsc::Receiver<Message>) {
         // Writers are not to wait for somebody who no longer listens.
         drop(messages);
+        self.pieces.finish(&self.sender).await;
         let mut writers = Vec::new();
         for (_, link) in self.links.drain() {
             say_bye(&link, Farewell::Leaving);

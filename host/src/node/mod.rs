@@ -223,10 +223,11 @@ impl Node {
             sender: sender.clone(),
         };
         own_thread::start("swarm", || engine_task::run(setup, messages, asked, ready)).map_err(NodeError::Thread)?;
-        started.await.map_err(|_| NodeError::Ended)??;
+        let runtime = started.await.map_err(|_| NodeError::Ended)??;
         let handle = NodeHandle::new(Inner {
             requests,
             messages: sender,
+            runtime,
             pieces,
             permits: Arc::new(Semaphore::new(options.limits.demands.into())),
             bootstrap_bytes: options.bootstrap_bytes,

@@ -5,7 +5,7 @@
 //! *Bounds*: [`RECENT_BYTES`] of payloads and what keeps them in memory; [`BLOCKING_MAX`] blocking threads at a time.
 
 use super::message::Message;
-use super::puts::{Put, Puts};
+use super::puts::{GATHERING, Put, Puts, Start};
 use crate::store::{Store, StoreError};
 use bytes::Bytes;
 use lru::LruCache;
@@ -14,9 +14,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use swarmdisk_core::geometry::PieceIndex;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::sleep;
 
-/// Payloads kept in memory: 16 MiB.
-pub(crate) const RECENT_BYTES: usize = 16 << 20;
+/// Payloads kept in memory: 8 MiB.
+pub(crate) const RECENT_BYTES: usize = 8 << 20;
 /// What a payload costs beside its bytes, about: without it a peer that asks for all chunks that are zeros, whose payloads
 /// have no bytes, would fill the memory.
 const ENTRY_BYTES: usize = 128;
@@ -103,9 +104,28 @@ impl Pieces {
 
     /// Stores a verified payload on a blocking thread, which reports to the engine's task.
     pub fn put(self: &Arc<Self>, put: Put, engine: &mpsc::Sender<Message>) {
-        if self.puts.add(put) {
+        let start = self.puts.add(put);
+        let (pieces, engine) = (self.clone(), engine.clone());
+        let work = move || pieces.puts.work(&pieces.store, &engine);
+        match start {
+            Start::None => {}
+            Start::Now => drop(self.runtime.spawn_blocking(work)),
+            Start::Soon => {
+                let runtime = self.runtime.clone();
+                tokio::spawn(async move {
+                    sleep(GATHERING).await;
+                    runtime.spawn_blocking(work);
+                });
+            }
+        }
+    }
+
+    /// Stores what waits for that; when the engine's task ends, nobody else does.
+    pub async fn finish(self: &Arc<Self>, engine: &mpsc::Sender<Message>) {
+        if self.puts.hurry() {
             let (pieces, engine) = (self.clone(), engine.clone());
-            self.runtime.spawn_blocking(move || pieces.puts.work(&pieces.store, &engine));
+            // If that thread panics there is nothing left to store.
+            let _ = self.runtime.spawn_blocking(move || pieces.puts.work(&pieces.store, &engine)).await;
         }
     }
 
