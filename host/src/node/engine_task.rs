@@ -307,13 +307,6 @@ impl Task<'_> {
             return answer_all(vec![waiter], &Answer::Held);
         }
         if let Piece::Chunk(chunk) = kind
-            && let Some(payload) = self.pieces.recent(piece)
-        {
-            // It has come in and is about to be stored.
-            self.tell(Event::Touched { guest, chunk });
-            return self.deliver(piece, payload, vec![waiter]);
-        }
-        if let Piece::Chunk(chunk) = kind
             && self.engine.holds(piece)
         {
             // Another image has it, or the store lost it and nobody has said so.
@@ -623,7 +616,6 @@ impl Task<'_> {
     async fn say_goodbye(mut self, messages: mpsc::Receiver<Message>) {
         // Writers are not to wait for somebody who no longer listens.
         drop(messages);
-        self.pieces.finish(&self.sender).await;
         let mut writers = Vec::new();
         for (_, link) in self.links.drain() {
             say_bye(&link, Farewell::Leaving);

@@ -5,7 +5,7 @@
 //! *Bounds*: [`RECENT_BYTES`] of payloads and what keeps them in memory; [`BLOCKING_MAX`] blocking threads at a time.
 
 use super::message::Message;
-use super::puts::{GATHERING, Put, Puts, Start};
+use super::puts::{Put, Puts};
 use crate::store::{Store, StoreError};
 use bytes::Bytes;
 use lru::LruCache;
@@ -14,7 +14,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use swarmdisk_core::geometry::PieceIndex;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::sleep;
 
 /// Payloads kept in memory: 8 MiB.
 pub(crate) const RECENT_BYTES: usize = 8 << 20;
@@ -104,28 +103,9 @@ impl Pieces {
 
     /// Stores a verified payload on a blocking thread, which reports to the engine's task.
     pub fn put(self: &Arc<Self>, put: Put, engine: &mpsc::Sender<Message>) {
-        let start = self.puts.add(put);
-        let (pieces, engine) = (self.clone(), engine.clone());
-        let work = move || pieces.puts.work(&pieces.store, &engine);
-        match start {
-            Start::None => {}
-            Start::Now => drop(self.runtime.spawn_blocking(work)),
-            Start::Soon => {
-                let runtime = self.runtime.clone();
-                tokio::spawn(async move {
-                    sleep(GATHERING).await;
-                    runtime.spawn_blocking(work);
-                });
-            }
-        }
-    }
-
-    /// Stores what waits for that; when the engine's task ends, nobody else does.
-    pub async fn finish(self: &Arc<Self>, engine: &mpsc::Sender<Message>) {
-        if self.puts.hurry() {
+        if self.puts.add(put) {
             let (pieces, engine) = (self.clone(), engine.clone());
-            // If that thread panics there is nothing left to store.
-            let _ = self.runtime.spawn_blocking(move || pieces.puts.work(&pieces.store, &engine)).await;
+            self.runtime.spawn_blocking(move || pieces.puts.work(&pieces.store, &engine));
         }
     }
 

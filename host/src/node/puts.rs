@@ -1,6 +1,6 @@
 //! What is to be stored: gathered, so that threads are woken and records written for many pieces at once.
 //!
-//! *Invariants*: each put is reported once, also if the store panics; none waits longer than [`GATHERING`] while no thread works.
+//! *Invariants*: each put is reported once, also if the store panics; no put waits while no thread works.
 //! *Bounds*: as many puts as the engine has transfers; [`THREADS_MAX`] threads, [`BATCH`] pieces with one record.
 
 use super::message::{Message, Revealed};
@@ -10,7 +10,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use swarmdisk_core::geometry::{Piece, PieceIndex};
 use swarmdisk_core::ids::SlotId;
 use tokio::sync::mpsc;
@@ -19,8 +18,6 @@ use tokio::sync::mpsc;
 const THREADS_MAX: usize = 2;
 /// Pieces that are stored together: the first is reported when all are.
 const BATCH: usize = 16;
-/// How long the first of them waits for others, so that a thread is not woken, and a record written, for each.
-pub(crate) const GATHERING: Duration = Duration::from_millis(1);
 
 /// A payload to be stored.
 #[derive(Debug)]
@@ -45,40 +42,16 @@ struct Queue {
     threads: usize,
 }
 
-/// Whether a thread is to be started that [`work`](Puts::work)s.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
-#[must_use]
-pub(crate) enum Start {
-    /// Those that there are will do.
-    None,
-    /// One, after [`GATHERING`].
-    Soon,
-    /// One, at once.
-    Now,
-}
-
 impl Puts {
-    /// Adds one.
-    pub fn add(&self, put: Put) -> Start {
+    /// Adds one; true: a thread is to be started that [`work`](Self::work)s.
+    #[must_use]
+    pub fn add(&self, put: Put) -> bool {
         let mut queue = self.lock();
         queue.waiting.push_back(put);
-        let start = match queue.threads {
-            0 => Start::Soon,
-            // The second thread is for what the first leaves lying, or does not come to yet.
-            threads if threads < THREADS_MAX && queue.waiting.len() > BATCH => Start::Now,
-            _ => return Start::None,
-        };
-        queue.threads += 1;
-        start
-    }
-
-    /// The same for all that waits, whoever has been asked to: a thread is to be started, if this is true.
-    #[must_use]
-    pub fn hurry(&self) -> bool {
-        let mut queue = self.lock();
-        let is_waiting = !queue.waiting.is_empty();
-        queue.threads += usize::from(is_waiting);
-        is_waiting
+        // The second thread is for what the first leaves lying.
+        let is_needed = queue.threads == 0 || (queue.threads < THREADS_MAX && queue.waiting.len() > BATCH);
+        queue.threads += usize::from(is_needed);
+        is_needed
     }
 
     /// Stores until nothing waits. Blocks.
@@ -143,16 +116,13 @@ mod tests {
         let slot: SlotId = serde_json::from_str(r#"{"index":0,"generation":0}"#).unwrap();
         let put = || Put { slot, piece, body: Bytes::new(), is_due: false };
         let puts = Puts::default();
-        assert!(!puts.hurry(), "nothing waits");
-        assert_eq!(puts.add(put()), Start::Soon);
-        assert!((1..BATCH).all(|_| puts.add(put()) == Start::None), "the first thread can take them");
-        assert_eq!((puts.add(put()), puts.add(put())), (Start::Now, Start::None), "a second, no third");
+        assert!(puts.add(put()));
+        assert!((1..BATCH).all(|_| !puts.add(put())), "the first thread can take them");
+        assert!(puts.add(put()) && !puts.add(put()), "a second, no third");
         assert_eq!(puts.next().map(|batch| batch.len()), Some(BATCH));
         assert_eq!(puts.next().map(|batch| batch.len()), Some(2));
-        assert!(puts.next().is_none());
-        assert_eq!(puts.add(put()), Start::None, "the other thread is still there");
-        assert!(puts.hurry(), "but it may come late");
-        assert!(puts.next().is_some() && puts.next().is_none() && puts.next().is_none());
-        assert_eq!(puts.add(put()), Start::Soon, "nobody works any more");
+        assert!(puts.next().is_none() && !puts.add(put()), "the other thread is still there");
+        assert!(puts.next().is_some() && puts.next().is_none());
+        assert!(puts.add(put()), "nobody works any more");
     }
 }
