@@ -4,7 +4,7 @@
 //! told to ([`ServerConfig::open`]), since TLS is not spoken; the socket file of a dead process is replaced, that of a
 //! live one never; our own is removed in the end. *Bounds*: [`ServerConfig::connections_max`] connections, one more is
 //! closed at once; negotiation gets [`HANDSHAKE_TIME`]; a connection's requests as the transmission says, on a
-//! [thread of its own](crate::own_thread).
+//! thread of its own.
 
 use super::address::{NbdListen, NbdUri};
 use super::handshake::{Export, negotiate};

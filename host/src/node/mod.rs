@@ -3,7 +3,7 @@
 //! *Purpose*: [`Node::start`] runs an engine for one image; [`SwarmDisk`] reads through it; a [`Listener`] lets others in;
 //! [`bootstrap`](bootstrap()) fetches what is needed before there is an engine.
 //! *Invariants*: one task owns the engine and never waits for a link, a disk or a guest; all others may wait for it. It and
-//! the links' tasks share a [thread](crate::own_thread), where a chunk's way through them wakes nobody; at some 15 µs to read and
+//! the links' tasks share a thread of their own, where a chunk's way through them wakes nobody; at some 15 µs to read and
 //! to hash a chunk of 64 KiB it carries more than a link of 10 Gbit/s.
 //! *Units*: bytes on the wire. *Bounds*: those of [`Limits`]; a read buffer and a credit of bytes a link.
 //!
