@@ -191,8 +191,8 @@ pub enum NodeError {
 pub struct Node;
 
 impl Node {
-    /// Starts a node, on a thread of its own; what learns and what writes runs on the current tokio runtime. It ends with [`NodeHandle::shutdown`], or when its last handle is
-    /// dropped.
+    /// Starts a node, on a thread of its own; what learns and what blocks runs on the current tokio runtime. It ends with
+    /// [`NodeHandle::shutdown`], or when its last handle is dropped.
     ///
     /// # Errors
     /// [`NodeError::Setup`], [`NodeError::Profile`], [`NodeError::ProfileTooLong`], [`NodeError::Record`],
