@@ -17,6 +17,7 @@ pub mod nbd;
 pub mod node;
 pub mod observed;
 pub mod overlay;
+pub(crate) mod own_thread;
 pub mod pack;
 pub mod profile;
 pub mod reference;

@@ -46,7 +46,9 @@ impl ExportWish {
     pub(super) async fn export(self, disk: Arc<SessionDisk>, target: &str, open: bool) -> Result<Export, Failure> {
         match self {
             Self::Nbd(listen) => {
-                let config = ServerConfig { open, description: target.to_owned(), ..ServerConfig::default() };
+                let first_on = Some(disk.inner().swarm().node().runtime().clone());
+                let description = target.to_owned();
+                let config = ServerConfig { open, description, first_on, ..ServerConfig::default() };
                 let server = NbdServer::bind(&listen, disk, config).await?;
                 Ok(Export { uri: server.uri().to_string(), way: Way::Bound(Box::new(server)) })
             }

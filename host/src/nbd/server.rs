@@ -3,7 +3,8 @@
 //! *Purpose*: serves one [`Disk`] on one TCP address or Unix socket. *Invariants*: beyond loopback only if
 //! told to ([`ServerConfig::open`]), since TLS is not spoken; the socket file of a dead process is replaced, that of a
 //! live one never; our own is removed in the end. *Bounds*: [`ServerConfig::connections_max`] connections, one more is
-//! closed at once; negotiation gets [`HANDSHAKE_TIME`]; a connection's requests as the transmission says.
+//! closed at once; negotiation gets [`HANDSHAKE_TIME`]; a connection's requests as the transmission says, on a
+//! thread of its own.
 
 use super::address::{NbdListen, NbdUri};
 use super::handshake::{Export, negotiate};
@@ -12,15 +13,17 @@ use super::transmission;
 use crate::disk::Disk;
 #[cfg(unix)]
 use crate::socket_file::{SocketFile, SocketFileError};
+use crate::{log, own_thread};
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, lookup_host};
 #[cfg(unix)]
-use tokio::net::UnixListener;
-use tokio::net::{TcpListener, lookup_host};
-use tokio::sync::watch;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep, timeout};
 
@@ -36,11 +39,14 @@ pub struct ServerConfig {
     pub connections_max: usize,
     /// What clients are told of the disk, in up to 4,096 bytes.
     pub description: String,
+    /// The thread that serves a client while it is the only one, as one on which the disk itself works: a read that waits
+    /// for the disk then wakes no other. None: each has a thread of its own.
+    pub first_on: Option<Handle>,
 }
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { open: false, connections_max: 256, description: String::new() }
+        Self { open: false, connections_max: 256, description: String::new(), first_on: None }
     }
 }
 
@@ -141,7 +147,11 @@ impl<D: Disk> NbdServer<D> {
                 accepted = self.listener.accept() => match accepted {
                     Ok(stream) if connections.len() < self.config.connections_max => {
                         let (disk, export) = (Arc::clone(&self.disk), Arc::clone(&export));
-                        connections.spawn(connection(stream, disk, export, going_down.clone()));
+                        let (down, others) = (going_down.clone(), Handle::current());
+                        match self.config.first_on.as_ref().filter(|_| connections.is_empty()) {
+                            Some(thread) => connections.spawn_on(connection(stream, disk, export, down, others), thread),
+                            None => connections.spawn(on_own_thread(stream, disk, export, down)),
+                        };
                     }
                     Ok(_) => {}
                     // Out of descriptors, most likely: give others the time to close some.
@@ -155,36 +165,87 @@ impl<D: Disk> NbdServer<D> {
     }
 }
 
-type Stream = (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>);
+/// A client that nobody has heard yet.
+enum Accepted {
+    Tcp(std::net::TcpStream),
+    #[cfg(unix)]
+    Unix(std::os::unix::net::UnixStream),
+}
 
 impl Listener {
-    async fn accept(&self) -> io::Result<Stream> {
+    async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                let (read, write) = stream.into_split();
-                Ok((Box::new(read), Box::new(write)))
+                Ok(Accepted::Tcp(stream.into_std()?))
             }
             #[cfg(unix)]
-            Self::Unix { listener, .. } => {
-                let (stream, _) = listener.accept().await?;
-                let (read, write) = stream.into_split();
-                Ok((Box::new(read), Box::new(write)))
-            }
+            Self::Unix { listener, .. } => Ok(Accepted::Unix(listener.accept().await?.0.into_std()?)),
         }
     }
 }
 
-/// One connection from its first byte to its last. What ends it is the client's own affair.
-async fn connection<D: Disk>(stream: Stream, disk: Arc<D>, export: Arc<Export>, mut down: watch::Receiver<bool>) {
-    let (mut read, mut write) = stream;
+/// A connection on a thread of its own; when this is dropped it ends.
+async fn on_own_thread<D: Disk>(client: Accepted, disk: Arc<D>, export: Arc<Export>, down: watch::Receiver<bool>) {
+    let (_wanted, unwanted) = oneshot::channel::<()>();
+    let (done, ended) = oneshot::channel::<()>();
+    let others = Handle::current();
+    let work = || async move {
+        let _done = done;
+        tokio::select! {
+            () = connection(client, disk, export, down, others) => {}
+            _ = unwanted => {}
+        }
+    };
+    if let Err(error) = own_thread::start("nbd", work) {
+        log::warn(format_args!("an NBD client cannot be served: {error}"));
+    }
+    // Nothing is sent: the thread drops its end when it is done.
+    let _ = ended.await;
+}
+
+/// A connection from its first byte to its last. What ends it is the client's own affair.
+async fn connection<D: Disk>(
+    client: Accepted,
+    disk: Arc<D>,
+    export: Arc<Export>,
+    down: watch::Receiver<bool>,
+    others: Handle,
+) {
+    match client {
+        Accepted::Tcp(stream) => {
+            let Ok(stream) = TcpStream::from_std(stream) else { return };
+            let (read, write) = stream.into_split();
+            converse(read, write, disk, export, down, others).await;
+        }
+        #[cfg(unix)]
+        Accepted::Unix(stream) => {
+            let Ok(stream) = UnixStream::from_std(stream) else { return };
+            let (read, write) = stream.into_split();
+            converse(read, write, disk, export, down, others).await;
+        }
+    }
+}
+
+async fn converse<R, W, D>(
+    mut read: R,
+    mut write: W,
+    disk: Arc<D>,
+    export: Arc<Export>,
+    mut down: watch::Receiver<bool>,
+    others: Handle,
+) where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+    D: Disk,
+{
     let negotiated = tokio::select! {
         negotiated = timeout(HANDSHAKE_TIME, negotiate(&mut read, &mut write, &export)) => negotiated,
         _ = down.wait_for(|down| *down) => return,
     };
     if let Ok(Ok(Some(session))) = negotiated {
-        let _ = transmission::serve(read, write, disk, session, down).await;
+        let _ = transmission::serve(read, write, disk, session, down, others).await;
     }
 }
 

@@ -13,6 +13,7 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Duration, timeout};
@@ -36,13 +37,14 @@ const WRITE_PARTS: usize = 1024;
 /// Most extents of one reply.
 const EXTENTS_MAX: usize = 1024;
 
-/// Serves a connection after its negotiation, until it ends.
+/// Serves a connection after its negotiation, until it ends; several reads at a time on `others`.
 pub(super) async fn serve<R, W, D>(
     read: R,
     write: W,
     disk: Arc<D>,
     session: Session,
     mut shutdown: watch::Receiver<bool>,
+    others: Handle,
 ) -> io::Result<()>
 where
     R: AsyncRead + Unpin,
@@ -61,6 +63,7 @@ where
         replies,
         weight,
         reads: JoinSet::new(),
+        others,
         unsent_bytes: 0,
     };
     tokio::select! {
@@ -89,6 +92,8 @@ struct Connection<R, D> {
     replies: Replies,
     weight: Arc<Semaphore>,
     reads: JoinSet<()>,
+    /// Other threads, which take what several requests ask for.
+    others: Handle,
     /// Bytes of answers that were given at once since the writer had its turn.
     unsent_bytes: usize,
 }
@@ -198,12 +203,16 @@ impl<R: AsyncRead + Unpin, D: Disk> Connection<R, D> {
         }
     }
 
-    /// A client that waits for one answer gets it at once if there is nothing to wait for: a task would have to be woken.
-    /// Several reads at a time are spread over the processors.
+    /// A client that waits for one answer gets it from this thread, at once if there is nothing to wait for: another would
+    /// have to be woken. Several reads at a time are spread over the processors.
     fn start(&mut self, answer: impl Future<Output = ()> + Send + 'static) {
         let is_only = self.reads.is_empty() && self.buffer.len() < REQUEST_BYTES;
+        if !is_only {
+            self.reads.spawn_on(answer, &self.others);
+            return;
+        }
         let mut answer = Box::pin(answer);
-        if !is_only || answer.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+        if answer.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
             self.reads.spawn(answer);
         }
     }

@@ -107,9 +107,9 @@ impl Task<'_> {
             return self.tell(Event::BodyVerified { slot, verdict: Verdict::Corrupt });
         };
         if body.len() <= INLINE_BYTES
-            && let Some(fits) = self.pieces.store().verify_in_memory(piece, &body)
+            && let Some(outcome) = self.pieces.store().verify_now(piece, &body)
         {
-            return self.on_verified(slot, piece, Ok(fits));
+            return self.on_verified(slot, piece, outcome);
         }
         let (sender, pieces) = (self.sender.clone(), self.pieces.clone());
         tokio::spawn(async move {

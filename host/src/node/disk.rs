@@ -17,7 +17,8 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::thread::available_parallelism;
 use std::time::Duration;
 use swarmdisk_core::geometry::{ChunkIndex, LeafIndex, PieceIndex};
 use swarmdisk_core::ids::GuestId;
@@ -25,7 +26,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-/// Chunks that one blocking thread reads in a row.
+/// Chunks that one blocking thread reads in a row, unless as many reads as there are processors are under way: each has one
+/// then, since to wake another takes as long as to decompress a chunk.
 const CHUNKS_PER_THREAD: usize = 4;
 /// Leaf pages that one call of `extents` looks at: 256 MiB of image by default.
 const LEAVES_MAX: u32 = 16;
@@ -45,6 +47,9 @@ pub struct SwarmDisk {
     touches: Touches,
     demand_misses: AtomicU64,
     stalls: StallClock,
+    /// Reads that blocking threads work on.
+    reading: AtomicUsize,
+    processors: usize,
 }
 
 /// Why bytes cannot be had, where waiting does not help.
@@ -78,7 +83,16 @@ impl SwarmDisk {
     /// Reads through this node. A read fails after `io_timeout` if nobody had the bytes.
     pub fn new(node: NodeHandle, io_timeout: Duration) -> Self {
         let touches = Touches::new(node.clone());
-        Self { touches, node, io_timeout, is_alone: false, demand_misses: AtomicU64::new(0), stalls: StallClock::new() }
+        Self {
+            touches,
+            node,
+            io_timeout,
+            is_alone: false,
+            demand_misses: AtomicU64::new(0),
+            stalls: StallClock::new(),
+            reading: AtomicUsize::new(0),
+            processors: available_parallelism().map_or(1, usize::from),
+        }
     }
 
     /// For a complete file that is attached with no swarm: what is damaged in it fails at once, as nobody can be asked.
@@ -210,11 +224,17 @@ impl SwarmDisk {
                 pieces.blocking(read).await.unwrap_or_else(|error| all_failed(error, count))
             })
         };
-        chunks.chunks(CHUNKS_PER_THREAD).map(start).collect()
+        let is_crowded = self.reading.load(Relaxed) >= self.processors;
+        let each = if is_crowded { chunks.len().max(1) } else { CHUNKS_PER_THREAD };
+        chunks.chunks(each).map(start).collect()
     }
 
     async fn collect_held(&self, chunks: &[ChunkIndex], deadline: Instant) -> Result<VecDeque<HeldRead>, DiskError> {
         let mut done = VecDeque::with_capacity(chunks.len());
+        if chunks.is_empty() {
+            return Ok(done);
+        }
+        let _reading = Counted::new(&self.reading);
         for job in self.read_held(chunks) {
             let read = self.in_time(deadline, job).await?;
             done.extend(read.map_err(|_| DiskError::failed(SwarmDiskError::Ended))?);
@@ -406,6 +426,22 @@ fn all_failed(error: StoreError, count: usize) -> Vec<HeldRead> {
     let mut failed = vec![Some(Err(error))];
     failed.resize_with(count, || None);
     failed
+}
+
+/// One more, until it is dropped.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 /// Where a chunk's bytes come from.

@@ -5,6 +5,7 @@
 //! *Units*: bytes on the wire. *Bounds*: [`MESSAGES_MAX`] messages between two polls, [`ACTIONS_MAX`] actions between
 //! two looks at the messages; a body buffer for each of `Limits::transfers`.
 
+use super::NodeError;
 use super::clock::Clock;
 use super::departures::Departures;
 use super::keeper::Keeper;
@@ -12,7 +13,7 @@ use super::link::{LinkHandle, LinkSetup, OutBody, Outgoing, READ_BYTES, Rates, s
 use super::message::{Heard, Message, Report, Request, Revealed};
 use super::pieces::{Pieces, lost_by};
 use super::recorder::EngineRecorder;
-use super::socket::{LinkError, Socket, to_address};
+use super::socket::{LinkError, Socket, adopt, to_address};
 use super::taker;
 use super::waiters::{Answer, Waiter, Waiters, answer_all};
 use crate::digest::digest_of;
@@ -21,19 +22,21 @@ use crate::store::{Holdings, StoreError};
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use swarmdisk_common::memory::Memory;
 use swarmdisk_common::policies::{Prefetch, Pupil, policies};
 use swarmdisk_common::recording::Recorded;
-use swarmdisk_core::engine::{Config, Event, Footprint, Landing, Offered, PeerError, Received, SetupError, Verdict};
+use swarmdisk_core::engine::{Config, Event, Footprint, Landing, Offered, PeerError, Received, Verdict};
 use swarmdisk_core::format::profile::ProfileEntry;
 use swarmdisk_core::format::recording;
 use swarmdisk_core::geometry::{Piece, PieceIndex};
 use swarmdisk_core::ids::{GuestId, PeerId, SlotId, UploadId};
 use swarmdisk_core::time::Instant;
 use swarmdisk_core::wire::{Farewell, Frame, HEAD_BYTES_MAX, PREFACE_BYTES, Role, encode};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, yield_now};
 use tokio::time::{Duration, Instant as HostInstant, sleep_until};
 
 const MESSAGES_MAX: usize = 64;
@@ -83,7 +86,7 @@ pub(crate) async fn run(
     setup: Setup,
     messages: mpsc::Receiver<Message>,
     requests: mpsc::UnboundedReceiver<Request>,
-    ready: oneshot::Sender<Result<(), SetupError>>,
+    ready: oneshot::Sender<Result<Handle, NodeError>>,
 ) {
     let clock = Clock::start();
     let geometry = setup.pieces.store().geometry();
@@ -97,7 +100,7 @@ pub(crate) async fn run(
         Ok(engine) => engine,
         Err(error) => {
             // Whoever started the node may have gone.
-            let _ = ready.send(Err(error));
+            let _ = ready.send(Err(error.into()));
             return;
         }
     };
@@ -138,7 +141,7 @@ pub(crate) async fn run(
         task.tell_holdings(&holdings);
     }
     // If the owner has gone, the channel of requests is closed and the loop ends at once.
-    let _ = ready.send(Ok(()));
+    let _ = ready.send(Ok(Handle::current()));
     task.serve(messages, requests).await;
 }
 
@@ -208,11 +211,16 @@ pub(super) struct Task<'a> {
 
 impl Task<'_> {
     async fn serve(mut self, mut messages: mpsc::Receiver<Message>, mut requests: mpsc::UnboundedReceiver<Request>) {
+        // Set anew only for what comes earlier: a deadline that moves away costs one look for nothing, not one each time.
+        let mut timer = pin!(sleep_until(HostInstant::now()));
         loop {
             let is_busy = self.act();
-            let nap = self.engine.deadline().and_then(|at| self.clock.host_time(at));
-            let nap =
-                if is_busy { Some(HostInstant::now()) } else { nap.map(|at| at.max(HostInstant::now() + NAP_MIN)) };
+            let due = self.engine.deadline().and_then(|at| self.clock.host_time(at));
+            if let Some(due) = due.map(|at| at.max(HostInstant::now() + NAP_MIN))
+                && (timer.is_elapsed() || due < timer.deadline())
+            {
+                timer.as_mut().reset(due);
+            }
             tokio::select! {
                 biased;
                 request = requests.recv() => {
@@ -232,7 +240,8 @@ impl Task<'_> {
                         self.on_message(message);
                     }
                 }
-                () = sleep_until(nap.unwrap_or_else(HostInstant::now)), if nap.is_some() => {}
+                () = yield_now(), if is_busy => {}
+                () = &mut timer, if due.is_some() => {}
             }
         }
     }
@@ -369,6 +378,10 @@ impl Task<'_> {
     }
 
     fn on_arrived(&mut self, socket: Socket) {
+        let socket = match adopt(socket) {
+            Ok(socket) => socket,
+            Err(error) => return log::warn(format_args!("a connection that came in cannot be used: {error}")),
+        };
         match self.engine.admit(self.clock.now(), to_address(socket.address), self.credit_bytes) {
             Some(peer) => self.link_up(peer, socket),
             None => {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use swarmdisk_core::engine::{PeerStatus, Stats};
 use swarmdisk_core::ids::Digest;
 use swarmdisk_core::wire::Role;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// A running node. Clones are the same node.
@@ -21,6 +22,8 @@ pub struct NodeHandle(Arc<Inner>);
 pub(crate) struct Inner {
     pub requests: mpsc::UnboundedSender<Request>,
     pub messages: mpsc::Sender<Message>,
+    /// Of the engine's thread.
+    pub runtime: Handle,
     pub pieces: Arc<Pieces>,
     /// One for each demand that the engine keeps.
     pub permits: Arc<Semaphore>,
@@ -86,6 +89,11 @@ impl NodeHandle {
 
     pub(crate) fn permits(&self) -> &Arc<Semaphore> {
         &self.0.permits
+    }
+
+    /// The thread of the node's engine: what waits for the engine wakes nobody if it runs there. It must not keep it long.
+    pub fn runtime(&self) -> &Handle {
+        &self.0.runtime
     }
 
     /// The image that the node is about.

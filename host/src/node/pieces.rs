@@ -12,10 +12,11 @@ use lru::LruCache;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use swarmdisk_core::geometry::PieceIndex;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 
-/// Payloads kept in memory: 16 MiB.
-pub(crate) const RECENT_BYTES: usize = 16 << 20;
+/// Payloads kept in memory: 8 MiB.
+pub(crate) const RECENT_BYTES: usize = 8 << 20;
 /// What a payload costs beside its bytes, about: without it a peer that asks for all chunks that are zeros, whose payloads
 /// have no bytes, would fill the memory.
 const ENTRY_BYTES: usize = 128;
@@ -29,6 +30,8 @@ pub(crate) const INLINE_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct Pieces {
     store: Arc<Store>,
+    /// Whose blocking threads work here, whoever asks.
+    runtime: Handle,
     threads: Semaphore,
     recent: Mutex<Recent>,
     puts: Puts,
@@ -41,9 +44,15 @@ struct Recent {
 }
 
 impl Pieces {
-    /// Over this store.
+    /// Over this store, with blocking threads of the current tokio runtime.
     pub fn new(store: Arc<Store>) -> Self {
-        Self { store, threads: Semaphore::new(BLOCKING_MAX), recent: Mutex::new(Recent::new()), puts: Puts::default() }
+        Self {
+            store,
+            runtime: Handle::current(),
+            threads: Semaphore::new(BLOCKING_MAX),
+            recent: Mutex::new(Recent::new()),
+            puts: Puts::default(),
+        }
     }
 
     /// The store itself.
@@ -62,7 +71,7 @@ impl Pieces {
         // The semaphore is never closed; without a permit there would only be one thread more.
         let _permit = self.threads.acquire().await;
         let store = self.store.clone();
-        let done = tokio::task::spawn_blocking(move || work(&store)).await;
+        let done = self.runtime.spawn_blocking(move || work(&store)).await;
         done.unwrap_or_else(|error| {
             let source = io::Error::other(error);
             Err(StoreError::Io { action: "work on", path: self.store.path().to_owned(), source })
@@ -96,7 +105,7 @@ impl Pieces {
     pub fn put(self: &Arc<Self>, put: Put, engine: &mpsc::Sender<Message>) {
         if self.puts.add(put) {
             let (pieces, engine) = (self.clone(), engine.clone());
-            tokio::task::spawn_blocking(move || pieces.puts.work(&pieces.store, &engine));
+            self.runtime.spawn_blocking(move || pieces.puts.work(&pieces.store, &engine));
         }
     }
 

@@ -122,6 +122,15 @@ pub(crate) async fn accept(stream: TcpStream, address: SocketAddr) -> Result<Soc
     greet(stream, address, false).await
 }
 
+/// Takes a connection over from another thread's runtime: from now on this one hears when it is ready.
+///
+/// # Errors
+/// Those of the system; the connection is closed then.
+pub(crate) fn adopt(socket: Socket) -> io::Result<Socket> {
+    let Socket { stream, address, received } = socket;
+    Ok(Socket { stream: TcpStream::from_std(stream.into_std()?)?, address, received })
+}
+
 /// Before connecting or listening, since the window's scale is agreed upon then.
 fn prepare(socket: &TcpSocket, rates: &Rates) {
     if rates.down.is_some() {

@@ -7,8 +7,8 @@ use lru::LruCache;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use swarmdisk_core::geometry::{CHUNK_SHIFT_MAX, ChunkIndex};
 
-/// Budget unless another is set: 32 MiB.
-pub(crate) const BUDGET_BYTES_DEFAULT: usize = 32 << 20;
+/// Budget unless another is set: 24 MiB.
+pub(crate) const BUDGET_BYTES_DEFAULT: usize = 24 << 20;
 static ZEROS: [u8; 1 << CHUNK_SHIFT_MAX] = [0; 1 << CHUNK_SHIFT_MAX];
 
 /// `bytes` zeros, at most a largest chunk of them; nothing is allocated.

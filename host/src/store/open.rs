@@ -117,7 +117,7 @@ impl Store {
         Self::open_cache(dir, image, &manifest)
     }
 
-    /// Sets how many bytes of decompressed chunks are kept in memory; 32 MiB unless set.
+    /// Sets how many bytes of decompressed chunks are kept in memory; 24 MiB unless set.
     #[must_use]
     pub fn with_memory_bytes(mut self, bytes: usize) -> Self {
         self.memory = ChunkCache::new(bytes);

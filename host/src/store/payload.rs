@@ -71,11 +71,12 @@ impl Store {
         Ok(fits)
     }
 
-    /// The same for a chunk whose leaf page is in memory; none for all else. Never blocks.
-    pub fn verify_in_memory(&self, piece: PieceIndex, payload: &[u8]) -> Option<bool> {
-        let Piece::Chunk(chunk) = self.geometry().kind(piece) else { return None };
-        let page = self.leaves.get(self.geometry().leaf_of(chunk))?;
-        page.entry(chunk).map(|entry| Place::from(entry).fits(payload))
+    /// The same if nothing has to be read for it: for a leaf page, and for a chunk whose leaf page is in memory.
+    pub fn verify_now(&self, piece: PieceIndex, payload: &[u8]) -> Option<Result<bool, StoreError>> {
+        match self.geometry().kind(piece) {
+            Piece::Leaf(_) => Some(self.verify(piece, payload)),
+            Piece::Chunk(_) => self.place_in_memory(piece).map(|place| Ok(place.fits(payload))),
+        }
     }
 
     /// Writes a payload that [`verify`](Self::verify) has approved; the piece is held then. For a leaf page the answer
@@ -168,6 +169,22 @@ impl Store {
     /// [`StoreError::Missing`] if the piece is not held, [`StoreError::Rotten`] if it is damaged: it (or the leaf page
     /// named there) is held no longer. [`StoreError::Io`] if the disk failed: nothing has changed.
     pub fn read_payload(&self, piece: PieceIndex) -> Result<Bytes, StoreError> {
+        self.read_verified(piece, |place| Ok(self.read_place(place)?.map(Bytes::from)))
+    }
+
+    /// The same of a payload that is not kept: in a buffer that is used again.
+    fn read_payload_shortly(&self, piece: PieceIndex) -> Result<Bytes, StoreError> {
+        self.read_verified(piece, |place| match self.read_file_now(place.offset, place.bytes as usize) {
+            Some(payload) => Ok(Some(payload)),
+            None => Ok(self.read_place(place)?.map(Bytes::from)),
+        })
+    }
+
+    fn read_verified(
+        &self,
+        piece: PieceIndex,
+        read: impl FnOnce(&Place) -> Result<Option<Bytes>, StoreError>,
+    ) -> Result<Bytes, StoreError> {
         if !self.holds(piece) {
             return Err(StoreError::Missing(piece));
         }
@@ -178,14 +195,14 @@ impl Store {
                 return Err(StoreError::Missing(piece));
             }
             let was_verified = self.verified.get(piece);
-            let payload = self.read_place(&place)?;
+            let payload = read(&place)?;
             let is_good = payload.as_ref().is_some_and(|payload| was_verified || place.fits(payload));
             if is_good {
                 self.verified.assign(piece, 1, true);
             }
             payload.filter(|_| is_good)
         };
-        payload.map(Bytes::from).ok_or_else(|| {
+        payload.ok_or_else(|| {
             self.mark_lost(piece);
             StoreError::Rotten(piece)
         })
@@ -220,7 +237,7 @@ impl Store {
             return Ok(zeros(self.geometry().chunk_len(chunk)));
         }
         let piece = self.geometry().chunk_piece(chunk);
-        let payload = self.read_payload(piece)?;
+        let payload = self.read_payload_shortly(piece)?;
         let decoded = self.decode_entry(chunk, &entry, payload.clone());
         if decoded.is_err() && !Place::from(&entry).fits(&payload) {
             // It was verified before, and has rotted since.

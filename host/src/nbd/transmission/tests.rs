@@ -50,7 +50,7 @@ fn talk_of(disk: Arc<impl Disk>, input: &[u8], structured: bool) -> (Vec<u8>, io
         let (mut heard, write) = tokio::io::duplex(8 << 20);
         let (_down, going_down) = watch::channel(false);
         let session = Session { guest: GuestId(0), structured, allocation: structured };
-        let ended = serve(input, write, disk, session, going_down).await;
+        let ended = serve(input, write, disk, session, going_down, Handle::current()).await;
         let mut said = Vec::new();
         heard.read_to_end(&mut said).await.unwrap();
         (said, ended)
@@ -274,7 +274,14 @@ impl Stuck {
         let ((begun, mut began), (given_up, gave_up)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
         let (down, going_down) = watch::channel(false);
         let session = Session { guest: GuestId(0), structured: true, allocation: false };
-        let serving = tokio::spawn(serve(read, write, Arc::new(StuckDisk { begun, given_up }), session, going_down));
+        let serving = tokio::spawn(serve(
+            read,
+            write,
+            Arc::new(StuckDisk { begun, given_up }),
+            session,
+            going_down,
+            Handle::current(),
+        ));
         client.write_all(&request(cmd::READ, 0, 0, 4096).repeat(STUCK_READS + 50)).await.unwrap();
         for _ in 0..STUCK_READS {
             began.recv().await.unwrap();
