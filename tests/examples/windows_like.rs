@@ -110,7 +110,9 @@ fn table(figures: &Figures, fit: &Fit, args: &Args) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(["Windows-like (made up)", "figure"]);
-    let mut row = |what: String, figure: String| drop(table.add_row([what, figure]));
+    let mut row = |what: String, figure: String| {
+        table.add_row([what, figure]);
+    };
     let (packed, boot) = (&figures.packed, figures.boots.last().expect("there is a boot"));
     let volume = format!("NTFS volume: {} files; of its bytes not zero", figures.files);
     row(volume, format!("{} of {}", mb(packed.data_bytes), mb(packed.image_bytes)));

@@ -26,9 +26,9 @@ const LOADER_BYTES: u64 = 64 << 10;
 const GAP_BYTES: u64 = 16 << 10;
 /// What is written to the page file at a time, and how often in a stage.
 const PAGED_BYTES: u64 = 256 << 10;
-const PAGED_PER_STAGE: u64 = 14;
-/// How often in a stage something else is written.
-const WRITTEN_PER_STAGE: u64 = 36;
+const PAGED_PER_STAGE: u64 = 12;
+/// For so many files that a stage reads something else is written once.
+const FILES_PER_WRITE: usize = 3;
 
 /// The boot of this number.
 ///
@@ -127,7 +127,7 @@ impl<'a> Guest<'a> {
             ahead.extend(merged(&planned, REQUEST_BYTES_MAX));
         }
         self.read_ahead(&ahead);
-        let mut writes = self.writes();
+        let mut writes = self.writes(files.len() / FILES_PER_WRITE);
         let per_file = writes.len() / files.len().max(1) + 1;
         for placed in &files {
             for fault in self.faults(placed) {
@@ -168,7 +168,7 @@ impl<'a> Guest<'a> {
             return Vec::new();
         }
         let mut usual = Numbers(placed.file.seed ^ 0x6661_756c);
-        let count = 1 + usual.below(4);
+        let count = usual.below(4);
         let mut at: Vec<u64> = (0..count).map(|_| usual.below(pages)).collect();
         at.retain(|_| self.numbers.below(100) < 85);
         if self.numbers.below(100) < 8 {
@@ -183,10 +183,10 @@ impl<'a> Guest<'a> {
     }
 
     /// What a stage writes but for the page file, in the order in which the system's threads come to it.
-    fn writes(&mut self) -> Vec<Span> {
+    fn writes(&mut self, count: usize) -> Vec<Span> {
         let logs: Vec<Span> = self.of(Kind::Log).iter().flat_map(|placed| placed.laid.spans.clone()).collect();
         let mut writes = Vec::new();
-        for _ in 0..WRITTEN_PER_STAGE {
+        for _ in 0..count {
             let record = self.numbers.below(self.files.len() as u64) as usize;
             writes.push(cluster(self.files[record].laid.record.offset));
             let bytes = CLUSTER_BYTES << self.numbers.below(4);

@@ -2,7 +2,7 @@
 //!
 //! *Invariants*: the same scale and seed give the same files, byte for byte. *What the numbers are*: of the size that the
 //! files of a Windows 10 have, as anybody sees in its folders: a kernel of 10 MB, drivers of 10 KB to 3 MB, libraries of
-//! 20 KB to 8 MB of which most are small, hives of which `SOFTWARE` is the largest. How many of them a boot touches is ours.
+//! 20 KB to 4 MB of which most are small, hives of which `SOFTWARE` is the largest. How many of them a boot touches is ours.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -66,7 +66,7 @@ pub struct Scale {
     pub image_bytes: u64,
     /// Drivers that the loader reads, those that the kernel loads, libraries, small files, fonts, logs, files not read.
     pub counts: [u32; 7],
-    /// What the longest library has; others are down to a 400th of it.
+    /// What the longest library has; others are down to a 200th of it.
     pub library_bytes_max: u64,
     /// The two large hives: `SYSTEM`, `SOFTWARE`.
     pub hive_bytes: [u64; 2],
@@ -77,11 +77,11 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// A volume of 4 GiB, of which some 1.1 GB are files.
+    /// A volume of 4 GiB, of which some 1.2 GB are files.
     pub const FULL: Self = Self {
         image_bytes: 4 << 30,
         counts: [70, 110, 620, 160, 36, 40, 20],
-        library_bytes_max: 8 << 20,
+        library_bytes_max: 4 << 20,
         hive_bytes: [14 << 20, 72 << 20],
         page_file_bytes: 128 << 20,
         store_bytes: 20 << 20,
@@ -111,7 +111,7 @@ pub fn all(scale: &Scale, seed: u64) -> Vec<MadeUp> {
         ("bootmgr", Kind::Loader, 400 << 10),
         ("BCD", Kind::Loader, 28 << 10),
         ("winload.efi", Kind::Loader, 1700 << 10),
-        ("ntoskrnl.exe", Kind::Kernel, most + most / 4),
+        ("ntoskrnl.exe", Kind::Kernel, most / 2 * 5),
         ("hal.dll", Kind::Kernel, 500 << 10),
         ("SYSTEM", Kind::SystemHive, scale.hive_bytes[0]),
         ("SOFTWARE", Kind::Hive, scale.hive_bytes[1]),
@@ -125,11 +125,11 @@ pub fn all(scale: &Scale, seed: u64) -> Vec<MadeUp> {
         add(name.into(), kind, bytes, &mut numbers);
     }
     let kinds = [
-        ("boot-driver", "sys", Kind::BootDriver, boot_drivers, 12 << 10, most * 3 / 8),
-        ("driver", "sys", Kind::Driver, drivers, 12 << 10, most / 4),
-        ("library", "dll", Kind::Library, libraries, most / 400, most),
+        ("boot-driver", "sys", Kind::BootDriver, boot_drivers, 12 << 10, most * 3 / 4),
+        ("driver", "sys", Kind::Driver, drivers, 12 << 10, most / 2),
+        ("library", "dll", Kind::Library, libraries, most / 200, most),
         ("table", "dat", Kind::Small, small, 600, 60 << 10),
-        ("font", "ttf", Kind::Font, fonts, most / 80, most / 5),
+        ("font", "ttf", Kind::Font, fonts, most / 40, most * 2 / 5),
         ("log", "evtx", Kind::Log, logs, 68 << 10, 1 << 20),
     ];
     for (name, suffix, kind, count, least, most) in kinds {
