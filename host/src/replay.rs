@@ -1,7 +1,7 @@
 //! Replays a trace against a disk, as the guest that was recorded would have read it, and written to it if that is asked for.
 //!
 //! *Purpose*: measures what a disk costs a guest, again and again, without the guest; [`swarmdisk_common::guest`] is the
-//! model of it. What is written is made up (see [`written`]), as traces have no contents, and compared when it is read
+//! model of it. What is written is made up (see `written`), as traces have no contents, and compared when it is read
 //! again. *Units*: microseconds, bytes.
 //!
 //! *How it waits*: tokio's timer is good to a millisecond, think times are shorter. So the replay has a thread of its own
