@@ -2,8 +2,9 @@
 //!
 //! *The model*: requests that began less than [`TOGETHER_MICROS`] after the one before are in flight together, at most
 //! [`GROUP_MAX`]; when all of a group have been answered, the guest thinks: the gap from the group's last recorded start
-//! to the next one's first, divided by the speed. Writes are left out, also in these times.
-//! *Invariants*: every read is in one group, in the trace's order; whole numbers only, so that a plan says the same
+//! to the next one's first, divided by the speed. Writes are left out, also in these times, unless they are asked for; then
+//! none is in flight together with what it overlaps, as what is read would be undefined.
+//! *Invariants*: every request is in one group, in the trace's order; whole numbers only, so that a plan says the same
 //! everywhere. *Units*: microseconds, bytes.
 
 use crate::trace::{Op, Request, Trace};
@@ -14,22 +15,22 @@ pub const TOGETHER_MICROS: u64 = 200;
 /// Most requests in flight together.
 pub const GROUP_MAX: usize = 32;
 
-/// What a guest reads, and when.
+/// What a guest reads, or reads and writes, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    reads: Vec<Request>,
+    requests: Vec<Request>,
     groups: Vec<Range<usize>>,
 }
 
 /// The trace is not of this disk.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// A read goes beyond the disk.
+    /// A request goes beyond the disk.
     #[error(
-        "request {number} of the trace reads {bytes} bytes at {offset}, but the disk ends at {image_bytes}; use the disk that was recorded"
+        "request {number} of the trace is for {bytes} bytes at {offset}, but the disk ends at {image_bytes}; use the disk that was recorded"
     )]
     BeyondEnd {
-        /// Which, counted from 1, writes left out.
+        /// Which, counted from 1, writes left out if they are not replayed.
         number: usize,
         /// First byte.
         offset: u64,
@@ -46,18 +47,29 @@ impl Plan {
     /// # Errors
     /// [`PlanError`] for the first read that goes beyond the disk.
     pub fn new(trace: &Trace, image_bytes: u64) -> Result<Self, PlanError> {
-        let reads: Vec<Request> = trace.requests.iter().filter(|request| request.op == Op::Read).copied().collect();
-        let beyond = |read: &Request| read.offset.checked_add(read.bytes.into()).is_none_or(|end| end > image_bytes);
-        if let Some(index) = reads.iter().position(beyond) {
-            let Request { offset, bytes, .. } = reads[index];
-            return Err(PlanError::BeyondEnd { number: index + 1, offset, bytes, image_bytes });
-        }
-        Ok(Self { groups: grouped(&reads), reads })
+        let reads = trace.requests.iter().filter(|request| request.op == Op::Read);
+        Self::of(reads.copied().collect(), image_bytes)
     }
 
-    /// All reads, in order of time.
-    pub fn reads(&self) -> &[Request] {
-        &self.reads
+    /// All requests of `trace`, writes too, grouped, on a disk of `image_bytes`.
+    ///
+    /// # Errors
+    /// [`PlanError`] for the first request that goes beyond the disk.
+    pub fn with_writes(trace: &Trace, image_bytes: u64) -> Result<Self, PlanError> {
+        Self::of(trace.requests.clone(), image_bytes)
+    }
+
+    fn of(requests: Vec<Request>, image_bytes: u64) -> Result<Self, PlanError> {
+        if let Some(index) = requests.iter().position(|request| end_of(request) > u128::from(image_bytes)) {
+            let Request { offset, bytes, .. } = requests[index];
+            return Err(PlanError::BeyondEnd { number: index + 1, offset, bytes, image_bytes });
+        }
+        Ok(Self { groups: grouped(&requests), requests })
+    }
+
+    /// All requests, in order of time.
+    pub fn requests(&self) -> &[Request] {
+        &self.requests
     }
 
     /// The number of groups.
@@ -65,14 +77,14 @@ impl Plan {
         self.groups.len()
     }
 
-    /// The reads of the group with this index; none beyond the last group.
+    /// The requests of the group with this index; none beyond the last group.
     pub fn group(&self, index: usize) -> &[Request] {
-        self.groups.get(index).map_or(&[], |range| &self.reads[range.clone()])
+        self.groups.get(index).map_or(&[], |range| &self.requests[range.clone()])
     }
 
     /// The groups in order.
     pub fn groups(&self) -> impl ExactSizeIterator<Item = &[Request]> {
-        self.groups.iter().map(|range| &self.reads[range.clone()])
+        self.groups.iter().map(|range| &self.requests[range.clone()])
     }
 
     /// How long the guest thinks before the group with this index starts, after all of the group before it have been
@@ -110,20 +122,31 @@ impl Speed {
     }
 }
 
-/// Runs of reads that are in flight together.
-fn grouped(reads: &[Request]) -> Vec<Range<usize>> {
+/// Runs of requests that are in flight together.
+fn grouped(requests: &[Request]) -> Vec<Range<usize>> {
     let mut groups = Vec::new();
     let mut start = 0;
-    for next in 1..=reads.len() {
-        let together = next < reads.len()
+    for next in 1..=requests.len() {
+        let together = next < requests.len()
             && next - start < GROUP_MAX
-            && reads[next].micros.saturating_sub(reads[next - 1].micros) < TOGETHER_MICROS;
+            && requests[next].micros.saturating_sub(requests[next - 1].micros) < TOGETHER_MICROS
+            && !requests[start..next].iter().any(|other| is_in_conflict(other, &requests[next]));
         if !together {
             groups.push(start..next);
             start = next;
         }
     }
     groups
+}
+
+/// Whether the order of these two matters.
+fn is_in_conflict(one: &Request, other: &Request) -> bool {
+    let overlap = u128::from(one.offset) < end_of(other) && u128::from(other.offset) < end_of(one);
+    overlap && (one.op == Op::Write || other.op == Op::Write)
+}
+
+fn end_of(request: &Request) -> u128 {
+    u128::from(request.offset) + u128::from(request.bytes)
 }
 
 #[cfg(test)]
@@ -152,7 +175,7 @@ mod tests {
         let offsets: Vec<Vec<u64>> =
             plan.groups().map(|group| group.iter().map(|read| read.offset).collect()).collect();
         assert_eq!(offsets, [vec![10, 30], vec![5]]);
-        assert_eq!((plan.group_count(), plan.group(1).len(), plan.group(2).len(), plan.reads().len()), (2, 1, 0, 3));
+        assert_eq!((plan.group_count(), plan.group(1).len(), plan.group(2).len(), plan.requests().len()), (2, 1, 0, 3));
         let at = |speed| [0, 1, 2].map(|group| plan.think_micros(group, speed));
         assert_eq!(at(Speed::REAL), [0, 20_000, 0]);
         assert_eq!(at(Speed::new(4.0).unwrap()), [0, 5000, 0]);
@@ -175,6 +198,16 @@ mod tests {
             assert_eq!(Speed::new(speed), None, "{speed}");
         }
         assert_eq!(Speed::new(1.0), Some(Speed::REAL));
+    }
+
+    #[test]
+    fn writes_wait_for_what_they_overlap() {
+        let text = "0 R 0 8\n1 W 8 4\n2 W 20 4\n3 R 10 1\n4 R 10 2\n5 W 11 1\n6 R 12 5\n300 W 0 1\n";
+        let plan = Plan::with_writes(&Trace::parse(text.as_bytes()).unwrap(), 24).unwrap();
+        assert_eq!(plan.groups().map(<[Request]>::len).collect::<Vec<_>>(), [3, 2, 2, 1]);
+        assert_eq!(plan.think_micros(1, Speed::REAL), 1);
+        let error = Plan::with_writes(&Trace::parse(&b"0 R 0 1\n1 W 24 1"[..]).unwrap(), 24).unwrap_err();
+        assert_eq!(error, PlanError::BeyondEnd { number: 2, offset: 24, bytes: 1, image_bytes: 24 });
     }
 
     #[test]

@@ -1,50 +1,50 @@
-//! Replays a trace against a disk, as the guest that was recorded would have read it.
+//! Replays a trace against a disk, as the guest that was recorded would have read it, and written to it if that is asked for.
 //!
 //! *Purpose*: measures what a disk costs a guest, again and again, without the guest; [`swarmdisk_common::guest`] is the
-//! model of it. *Units*: microseconds, bytes.
+//! model of it. What is written is made up (see `written`), as traces have no contents, and compared when it is read
+//! again. *Units*: microseconds, bytes.
 //!
 //! *How it waits*: tokio's timer is good to a millisecond, think times are shorter. So the replay has a thread of its own
 //! that sleeps in the operating system (some 60 µs late on Linux, and idle meanwhile: spinning would take the processor
 //! from the disk under test). By what a sleep was late, the next is shorter, so that the times add up.
 
 use crate::disk::{Disk, DiskError, FileDisk, FileDiskError};
-use crate::file::read_exact_at;
 use crate::latency::{LatencyMicros, LatencyRecorder};
 use crate::nbd::address::AddressError;
 use crate::nbd::client::ClientError;
 use crate::nbd::{NbdClient, NbdUri};
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::fs::File;
 use std::future::Future;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::SyncSender;
 use std::thread;
 use swarmdisk_common::guest::{Plan, PlanError, Speed};
-use swarmdisk_common::trace::{Request, Trace};
+use swarmdisk_common::trace::{Op, Request, Trace};
 use swarmdisk_common::units;
 use swarmdisk_core::ids::GuestId;
 use tokio::runtime::Handle;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Duration, Instant};
+use verify::{Check, Verifier};
+
+mod verify;
+mod written;
 
 /// By at most this much is a sleep shortened because the one before was late: a guest whose host was busy for longer has
 /// lost that time.
 const CARRY_MAX: Duration = Duration::from_millis(1);
-/// Reads whose bytes wait to be compared.
-const VERIFY_QUEUE: usize = 256;
 
 /// How to replay.
 #[derive(Debug, Clone)]
 pub struct ReplayOptions {
     /// Think times are divided by this: positive and finite.
     pub speed: f64,
-    /// Whether writes are replayed too; no disk can do that yet.
+    /// Whether writes are replayed too; the disk must be writable, and what was written stays in it.
     pub writes: bool,
-    /// A raw image that every byte read is compared with.
+    /// A raw image that every byte read is compared with, but for those that were written before.
     pub verify: Option<PathBuf>,
 }
 
@@ -57,7 +57,7 @@ impl Default for ReplayOptions {
 /// What a replay cost.
 #[derive(Debug, Default, Copy, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplayReport {
-    /// From the first read's start to the last one's answer.
+    /// From the first request's start to the last one's answer.
     pub wall_micros: u64,
     /// The think times alone.
     pub ideal_micros: u64,
@@ -69,8 +69,14 @@ pub struct ReplayReport {
     pub bytes: u64,
     /// How long the reads took.
     pub read_latency_micros: LatencyMicros,
-    /// Reads whose bytes were not those of the image compared with.
+    /// Reads whose bytes were neither those of the image compared with nor those written before.
     pub mismatches: u64,
+    /// Writes.
+    #[serde(default)]
+    pub writes: u64,
+    /// Bytes written.
+    #[serde(default)]
+    pub written_bytes: u64,
 }
 
 /// Why a trace could not be replayed to its end.
@@ -78,7 +84,7 @@ pub struct ReplayReport {
 #[non_exhaustive]
 pub enum ReplayError {
     /// Asked for writes.
-    #[error("this disk is read-only; leave out --writes")]
+    #[error("this disk is read-only; attach it with --overlay and give its URI, or leave out --writes")]
     ReadOnly,
     /// The speed makes no sense.
     #[error("a speed of {0} is none; pass --speed with a positive number, as in 2 for half of the think time")]
@@ -96,6 +102,19 @@ pub enum ReplayError {
         /// Why.
         source: DiskError,
     },
+    /// The disk failed; the replay ended there.
+    #[error("the write of {bytes} bytes at {offset} failed: {source}")]
+    Write {
+        /// First byte.
+        offset: u64,
+        /// Length.
+        bytes: u32,
+        /// Why.
+        source: DiskError,
+    },
+    /// The disk failed at the end.
+    #[error("what was written could not be made durable: {0}")]
+    Flush(DiskError),
     /// The image to compare with could not be read.
     #[error("cannot read {} to compare with: {source}; pass the raw image that was packed", path.display())]
     Verify {
@@ -138,18 +157,18 @@ pub async fn replay_target(trace: &Trace, target: &str, options: &ReplayOptions)
 /// Replays against an open disk.
 ///
 /// # Errors
-/// [`ReplayError`]: the options or the trace do not fit the disk, a read failed, or the image to compare with could not
+/// [`ReplayError`]: the options or the trace do not fit the disk, it failed, or the image to compare with could not
 /// be read.
 pub async fn replay<D: Disk>(
     trace: &Trace,
     disk: Arc<D>,
     options: &ReplayOptions,
 ) -> Result<ReplayReport, ReplayError> {
-    if options.writes {
+    if options.writes && !disk.is_writable() {
         return Err(ReplayError::ReadOnly);
     }
     let speed = Speed::new(options.speed).ok_or(ReplayError::BadSpeed(options.speed))?;
-    let plan = Plan::new(trace, disk.image_bytes())?;
+    let plan = if options.writes { Plan::with_writes } else { Plan::new }(trace, disk.image_bytes())?;
     let verifier = options.verify.as_deref().map(Verifier::start).transpose()?;
     let checks = verifier.as_ref().map(|verifier| verifier.queue.clone());
     let runtime = Handle::current();
@@ -175,8 +194,6 @@ impl Sleep for ThreadSleep {
     }
 }
 
-type Check = (u64, Vec<Bytes>);
-
 async fn run<D: Disk>(
     plan: &Plan,
     speed: Speed,
@@ -187,7 +204,7 @@ async fn run<D: Disk>(
     let latency = Arc::new(LatencyRecorder::new());
     let start = Instant::now();
     let mut answered = start;
-    let mut late = Duration::ZERO;
+    let (mut late, mut first) = (Duration::ZERO, 0);
     let mut ideal = Duration::ZERO;
     for (index, group) in plan.groups().enumerate() {
         let think = Duration::from_micros(plan.think_micros(index, speed));
@@ -199,7 +216,8 @@ async fn run<D: Disk>(
             sleep.sleep(due - now).await;
         }
         late = (late + due.elapsed()).min(CARRY_MAX);
-        let done = read_group(group, &disk, &latency).await?;
+        let done = ask_group(group, first, &disk, &latency).await?;
+        first += group.len() as u64;
         answered = Instant::now();
         if let Some(checks) = &checks {
             // Should the queue be full, the think time that follows is counted from before the wait.
@@ -207,84 +225,63 @@ async fn run<D: Disk>(
         }
     }
     let wall = answered - start;
+    let all = |op| plan.requests().iter().filter(move |request| request.op == op);
+    let count = |op| all(op).count() as u64;
+    let bytes = |op| all(op).map(|request| u64::from(request.bytes)).sum();
+    if count(Op::Write) > 0 {
+        disk.flush().await.map_err(ReplayError::Flush)?;
+    }
     Ok(ReplayReport {
         wall_micros: wall.as_micros() as u64,
         ideal_micros: ideal.as_micros() as u64,
         stall_micros: wall.saturating_sub(ideal).as_micros() as u64,
-        reads: plan.reads().len() as u64,
-        bytes: plan.reads().iter().map(|read| u64::from(read.bytes)).sum(),
+        reads: count(Op::Read),
+        bytes: bytes(Op::Read),
         read_latency_micros: latency.summary(),
         mismatches: 0,
+        writes: count(Op::Write),
+        written_bytes: bytes(Op::Write),
     })
 }
 
-/// Reads a group, all at once; done when the last is answered.
-async fn read_group<D: Disk>(
+/// Asks for a group, all at once; done when the last is answered. `first` is the number of its first request.
+async fn ask_group<D: Disk>(
     group: &[Request],
+    first: u64,
     disk: &Arc<D>,
     latency: &Arc<LatencyRecorder>,
 ) -> Result<Vec<Check>, ReplayError> {
     if let [single] = group {
-        return Ok(vec![read_one(*single, Arc::clone(disk), Arc::clone(latency)).await?]);
+        return Ok(vec![ask_one(*single, first, Arc::clone(disk), Arc::clone(latency)).await?]);
     }
-    let mut reads = JoinSet::new();
-    for read in group {
-        reads.spawn(read_one(*read, Arc::clone(disk), Arc::clone(latency)));
+    let mut asked = JoinSet::new();
+    for (number, request) in (first..).zip(group) {
+        asked.spawn(ask_one(*request, number, Arc::clone(disk), Arc::clone(latency)));
     }
     let mut done = Vec::with_capacity(group.len());
-    while let Some(read) = reads.join_next().await {
-        done.push(read.map_err(|error| ReplayError::Broken(error.into()))??);
+    while let Some(check) = asked.join_next().await {
+        done.push(check.map_err(|error| ReplayError::Broken(error.into()))??);
     }
     Ok(done)
 }
 
-async fn read_one<D: Disk>(read: Request, disk: Arc<D>, latency: Arc<LatencyRecorder>) -> Result<Check, ReplayError> {
-    let Request { offset, bytes, .. } = read;
+async fn ask_one<D: Disk>(
+    request: Request,
+    number: u64,
+    disk: Arc<D>,
+    latency: Arc<LatencyRecorder>,
+) -> Result<Check, ReplayError> {
+    let Request { op, offset, bytes, .. } = request;
+    if op == Op::Write {
+        let done = disk.write(GuestId(0), offset, written::content(number, offset, bytes)).await;
+        done.map_err(|source| ReplayError::Write { offset, bytes, source })?;
+        return Ok(Check::Written { number, offset, bytes });
+    }
     let start = Instant::now();
     let segments = disk.read(GuestId(0), offset, bytes).await;
     let segments = segments.map_err(|source| ReplayError::Read { offset, bytes, source })?;
     latency.record(start.elapsed());
-    Ok((offset, segments))
-}
-
-/// Compares what was read with an image, on a thread beside the replay.
-struct Verifier {
-    queue: SyncSender<Check>,
-    thread: thread::JoinHandle<io::Result<u64>>,
-    path: PathBuf,
-}
-
-impl Verifier {
-    fn start(path: &Path) -> Result<Self, ReplayError> {
-        let fail = |source| ReplayError::Verify { path: path.to_owned(), source };
-        let image = File::open(path).map_err(fail)?;
-        let (queue, checks) = sync_channel::<Check>(VERIFY_QUEUE);
-        let compare = move || {
-            let mut expected = Vec::new();
-            let mut mismatches = 0;
-            for (mut offset, segments) in checks {
-                let mut same = true;
-                for segment in segments {
-                    expected.resize(segment.len(), 0);
-                    read_exact_at(&image, &mut expected, offset)?;
-                    same &= segment == expected;
-                    offset += segment.len() as u64;
-                }
-                mismatches += u64::from(!same);
-            }
-            Ok(mismatches)
-        };
-        let thread = thread::Builder::new().name("verify".into()).spawn(compare).map_err(ReplayError::Broken)?;
-        Ok(Self { queue, thread, path: path.to_owned() })
-    }
-
-    async fn finish(self) -> Result<u64, ReplayError> {
-        let Self { queue, thread, path } = self;
-        drop(queue);
-        let joined = spawn_blocking(move || thread.join()).await.map_err(|error| ReplayError::Broken(error.into()))?;
-        let compared = joined.unwrap_or_else(|_| Err(io::Error::other("the comparison panicked")));
-        compared.map_err(|source| ReplayError::Verify { path, source })
-    }
+    Ok(Check::Read { offset, segments })
 }
 
 impl fmt::Display for ReplayReport {
@@ -292,6 +289,9 @@ impl fmt::Display for ReplayReport {
         let (micros, latency) = (units::Micros, self.read_latency_micros);
         let (wall, ideal, stall) = (micros(self.wall_micros), micros(self.ideal_micros), micros(self.stall_micros));
         writeln!(f, "replayed     {} reads, {}", self.reads, units::Bytes(self.bytes))?;
+        if self.writes > 0 {
+            writeln!(f, "wrote        {} writes, {}", self.writes, units::Bytes(self.written_bytes))?;
+        }
         writeln!(f, "took         {wall}: {ideal} thinking, {stall} waiting for the disk")?;
         let (p50, p99, max) = (micros(latency.p50), micros(latency.p99), micros(latency.max));
         writeln!(f, "latency      half within {p50}, 99 % within {p99}, all within {max}")?;

@@ -8,13 +8,17 @@ mod tools;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
-use swarmdisk_core::ids::Digest;
+use std::time::{Duration, Instant};
+use swarmdisk_common::trace::Trace;
+use swarmdisk_core::ids::{Digest, GuestId};
 use swarmdisk_host::disk::{Disk, FileDisk};
-use swarmdisk_host::nbd::{NbdServer, ServerConfig};
+use swarmdisk_host::nbd::{NbdClient, NbdServer, ServerConfig};
 use swarmdisk_host::overlay::{Overlay, OverlayFile};
+use swarmdisk_host::replay::{ReplayOptions, replay_target};
 use tempfile::TempDir;
+use tokio::process::Command;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tools::{have, nbdsh, run, run_well};
@@ -80,6 +84,57 @@ impl Served {
         self.disk.flush().await.unwrap();
         Arc::into_inner(self.disk).expect("nobody else has it");
     }
+}
+
+/// Writes that overlap, are longer than a request may be, and are read in between.
+const TRACE: &str = "0 W 4096 8192\n10 R 0 65536\n300 W 5000 100\n600 R 4096 4096\n900 W 1048576 41943040\n\
+                     1200 R 1000000 1000000\n1300 R 40000000 3000000\n1600 W 68157952 1024\n1700 R 68157440 1536\n";
+
+async fn replay_writes(uri: &str, place: &Place) {
+    let options = ReplayOptions { writes: true, verify: Some(place.image.clone()), ..Default::default() };
+    let report = replay_target(&Trace::parse(TRACE.as_bytes()).unwrap(), uri, &options).await.unwrap();
+    assert_eq!((report.reads, report.writes, report.mismatches), (5, 4, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_client_writes_to_our_server() {
+    let place = Place::new();
+    let served = place.serve().await;
+    replay_writes(&served.uri, &place).await;
+    let client = NbdClient::connect(&served.uri.parse().unwrap()).await.unwrap();
+    assert_eq!(client.read_at(5000, 100).await.unwrap().concat().len(), 100);
+    let beyond = client.write_at(IMAGE_BYTES - 1, vec![0; 2].into()).await.unwrap_err().to_string();
+    assert_eq!(beyond, format!("the NBD server could not write 2 bytes at {}: it is beyond the end", IMAGE_BYTES - 1));
+    client.disconnect().await;
+    served.stop().await;
+    // It was flushed: who opens the file anew has it, and the image does not.
+    let served = place.serve().await;
+    let read = served.disk.read(GuestId(0), 1 << 20, 4096).await.unwrap().concat();
+    let image = fs::read(&place.image).unwrap();
+    assert!(read != image[1 << 20..][..4096]);
+    served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_client_writes_to_qemu_nbd() {
+    if !have("our_client_writes_to_qemu_nbd", "qemu-nbd", "qemu-utils") {
+        return;
+    }
+    let place = Place::new();
+    let (copy, socket) = (place.file("copy"), place.file("socket"));
+    fs::copy(&place.image, &copy).unwrap();
+    let mut command = Command::new("qemu-nbd");
+    command.args(["-t", "-f", "raw", "-x", "", "-k", &socket, &copy]).stdin(Stdio::null()).kill_on_drop(true);
+    let mut server = command.spawn().unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while !fs::exists(&socket).unwrap() && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    replay_writes(&format!("nbd+unix:///?socket={socket}"), &place).await;
+    server.kill().await.unwrap();
+    let (copy, image) = (fs::read(&copy).unwrap(), fs::read(&place.image).unwrap());
+    assert!(copy[..4096] == image[..4096] && copy[4096..12288] != image[4096..12288]);
+    assert!(copy[41 << 20..68_157_952] == image[41 << 20..68_157_952]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,7 @@ PACKAGES=(
   ovmf libnbd-bin python3-libnbd nbdkit fio             # what boots, and other people's clients
   mmdebstrap eatmydata mtools dosfstools e2fsprogs fdisk zstd   # what builds the appliance
   iproute2 python3 xz-utils
+  ntfs-3g                                               # what makes and fills NTFS volumes
   busybox-static cpio binutils                          # what the guest for ublk is packed with
   g++ libsimgrid-dev                                    # the other simulator, 200 MB with Boost and ns-3
 )

@@ -144,7 +144,7 @@ fn files_that_are_not_what_they_should_be() {
         (format!("replay {bad_trace} --disk {raw}"), "line 3 of the trace"),
         (format!("replay {trace} --disk {missing}"), "cannot open"),
         (format!("replay {trace} --disk {raw} --report {nowhere}"), "choose another --report"),
-        (format!("replay {trace} --disk {raw} --writes"), "this disk is read-only; leave out --writes"),
+        (format!("replay {trace} --disk {raw} --writes"), "this disk is read-only; attach it with --overlay"),
         (format!("replay {trace} --disk {raw} --verify {missing}"), "missing"),
         (format!("profile build {bad_trace} --image {swarm} -o {out}"), "line 3 of the trace"),
         (format!("profile build {beyond} --image {swarm} -o {out}"), "was it recorded with another image?"),

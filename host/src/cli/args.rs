@@ -266,10 +266,10 @@ pub struct Replay {
     /// Divide the guest's think time by this
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     pub speed: f64,
-    /// Replay writes too (the disk must be writable)
+    /// Replay writes too, of made-up contents (the disk must be writable)
     #[arg(long)]
     pub writes: bool,
-    /// Compare every byte read with this raw image
+    /// Compare every byte read with this raw image, or with what was written before
     #[arg(long, value_name = "IMAGE")]
     pub verify: Option<PathBuf>,
     /// Write the result as JSON to a file

@@ -1,7 +1,7 @@
-//! A small NBD client: reads, many in flight over one connection, with simple or structured replies.
+//! A small NBD client: reads and writes, many in flight over one connection, with simple or structured replies.
 //!
-//! *Purpose*: `replay` against any NBD server. *Invariants*: a read that is given up leaves the connection whole; when
-//! the connection ends, every read under way ends with an error. What a server sends is checked before it is used.
+//! *Purpose*: `replay` against any NBD server. *Invariants*: a request that is given up leaves the connection whole; when
+//! the connection ends, every request under way ends with an error. What a server sends is checked before it is used.
 //! *Units*: bytes. *Bounds*: [`IN_FLIGHT_MAX`] requests; nothing is allocated beyond what was asked for; connecting and
 //! negotiating get [`CONNECT_TIME`].
 
@@ -59,6 +59,19 @@ pub enum ClientError {
         /// What the server said, or an error's number.
         why: String,
     },
+    /// The write failed at the server; the connection goes on.
+    #[error("the NBD server could not write {bytes} bytes at {offset}: {why}")]
+    Write {
+        /// First byte.
+        offset: u64,
+        /// Length.
+        bytes: u32,
+        /// What the server said, or an error's number.
+        why: String,
+    },
+    /// The flush failed at the server; the connection goes on.
+    #[error("the NBD server could not make the writes durable: {0}")]
+    Flush(String),
     /// The connection has ended; the reason says what to do.
     #[error("the connection to the NBD server has ended: {0}")]
     Ended(Arc<str>),
@@ -72,7 +85,7 @@ pub enum ClientError {
 pub struct NbdClient {
     shared: Arc<Shared>,
     export: ExportInfo,
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<(Request, Bytes)>,
     in_flight: Semaphore,
     reader: JoinHandle<()>,
     writer: JoinHandle<()>,
@@ -85,6 +98,8 @@ pub struct ExportInfo {
     pub image_bytes: u64,
     /// Whether writes are refused.
     pub read_only: bool,
+    /// Whether the server can be asked to make writes durable.
+    pub can_flush: bool,
     /// Smallest unit of a read in bytes, a power of two; reads are widened to it.
     pub min_bytes: u32,
     /// What the server likes best, in bytes.
@@ -94,7 +109,7 @@ pub struct ExportInfo {
 }
 
 impl NbdClient {
-    /// Connects and opens the export for reading.
+    /// Connects and opens the export.
     ///
     /// # Errors
     /// [`ClientError`]: no connection, not in time, no NBD server of the fixed newstyle, or no such export.
@@ -151,19 +166,65 @@ impl NbdClient {
     /// Tells the server that this is the end, and closes. Reads under way are given up.
     pub async fn disconnect(mut self) {
         let bye = Request { flags: 0, command: cmd::DISC, cookie: 0, offset: 0, bytes: 0 };
-        if self.requests.send(bye).await.is_ok() {
+        if self.requests.send((bye, Bytes::new())).await.is_ok() {
             // The writer ends after a DISC.
             let _ = (&mut self.writer).await;
         }
     }
 
+    /// Writes `data` at `offset`, in parts if it is more than the server takes at a time.
+    ///
+    /// # Errors
+    /// [`ClientError::Write`] if the server could not write all of it, it is read-only, or the range is not of its whole
+    /// blocks, or goes beyond the end; else the connection has ended.
+    pub async fn write_at(&self, offset: u64, mut data: Bytes) -> Result<(), ClientError> {
+        let bytes = data.len() as u32;
+        let refused = |why: &str| ClientError::Write { offset, bytes, why: why.into() };
+        let min = u64::from(self.export.min_bytes);
+        if self.export.read_only {
+            return Err(refused("it is read-only"));
+        }
+        if offset.checked_add(data.len() as u64).is_none_or(|end| end > self.export.image_bytes) {
+            return Err(refused("it is beyond the end"));
+        }
+        if !offset.is_multiple_of(min) || !u64::from(bytes).is_multiple_of(min) {
+            return Err(refused("its blocks are larger"));
+        }
+        let mut at = offset;
+        while !data.is_empty() {
+            let part = data.split_to(data.len().min(self.export.max_bytes as usize));
+            let bytes = part.len() as u32;
+            self.ask(cmd::WRITE, at, bytes, part).await?;
+            at += u64::from(bytes);
+        }
+        Ok(())
+    }
+
+    /// Makes all writes that were answered before durable, if the server can.
+    ///
+    /// # Errors
+    /// [`ClientError::Flush`] if the server could not; else the connection has ended.
+    pub async fn flush(&self) -> Result<(), ClientError> {
+        if !self.export.can_flush {
+            return Ok(());
+        }
+        self.ask(cmd::FLUSH, 0, 0, Bytes::new()).await.map(drop)
+    }
+
     async fn read_part(&self, offset: u64, bytes: u32) -> Result<Bytes, ClientError> {
+        self.ask(cmd::READ, offset, bytes, Bytes::new()).await
+    }
+
+    /// Asks once; `payload` goes with it, the answer has data if it is a read.
+    async fn ask(&self, command: u16, offset: u64, bytes: u32, payload: Bytes) -> Result<Bytes, ClientError> {
         let _turn = self.in_flight.acquire().await.map_err(|_| self.shared.ended())?;
         let (answer, answered) = oneshot::channel();
-        let pending = Pending { offset, bytes, data: BytesMut::zeroed(bytes as usize), filled: 0, error: None, answer };
+        let wanted = if command == cmd::READ { bytes as usize } else { 0 };
+        let data = BytesMut::zeroed(wanted);
+        let pending = Pending { command, offset, bytes, data, filled: 0, error: None, answer };
         let cookie = self.shared.register(pending)?;
-        let request = Request { flags: 0, command: cmd::READ, cookie, offset, bytes };
-        self.requests.send(request).await.map_err(|_| self.shared.ended())?;
+        let request = Request { flags: 0, command, cookie, offset, bytes };
+        self.requests.send((request, payload)).await.map_err(|_| self.shared.ended())?;
         answered.await.unwrap_or_else(|_| Err(self.shared.ended()))
     }
 }
@@ -194,6 +255,22 @@ impl Disk for NbdClient {
         let all = Extent { bytes, kind: ExtentKind::Data };
         Ok(if bytes == 0 || max == 0 { Vec::new() } else { vec![all] })
     }
+
+    fn is_writable(&self) -> bool {
+        !self.export.read_only
+    }
+
+    async fn write(&self, _guest: GuestId, offset: u64, data: Bytes) -> Result<(), DiskError> {
+        check_range(self.export.image_bytes, offset, data.len() as u64)?;
+        if self.export.read_only {
+            return Err(DiskError::ReadOnly);
+        }
+        self.write_at(offset, data).await.map_err(DiskError::failed)
+    }
+
+    async fn flush(&self) -> Result<(), DiskError> {
+        NbdClient::flush(self).await.map_err(DiskError::failed)
+    }
 }
 
 /// What the client and its tasks share.
@@ -211,9 +288,10 @@ struct State {
     ended: Option<Arc<str>>,
 }
 
-/// A read under way.
+/// A request under way.
 #[derive(Debug)]
 struct Pending {
+    command: u16,
     offset: u64,
     bytes: u32,
     data: BytesMut,
@@ -247,7 +325,7 @@ impl Shared {
         self.state().pending.insert(cookie, pending);
     }
 
-    /// Every read under way learns that the connection has ended, and why.
+    /// Every request under way learns that the connection has ended, and why.
     fn end(&self, error: &ClientError) {
         let why: Arc<str> = error.to_string().into();
         let mut state = self.state();
@@ -265,14 +343,19 @@ impl Shared {
 impl Pending {
     fn finish(self) -> Result<(), ClientError> {
         let incomplete = || ClientError::Protocol("a reply that leaves something out");
-        let whole = self.filled == u64::from(self.bytes);
+        let whole = self.filled == self.data.len() as u64;
+        let Self { command, offset, bytes, .. } = self;
         let answer = match self.error {
-            Some(why) => Err(ClientError::Read { offset: self.offset, bytes: self.bytes, why }),
+            Some(why) => Err(match command {
+                cmd::WRITE => ClientError::Write { offset, bytes, why },
+                cmd::FLUSH => ClientError::Flush(why),
+                _ => ClientError::Read { offset, bytes, why },
+            }),
             None if whole => Ok(self.data.freeze()),
             None => Err(incomplete()),
         };
         let broken = matches!(answer, Err(ClientError::Protocol(_)));
-        // Nobody waits if the read was given up.
+        // Nobody waits if the request was given up.
         let _ = self.answer.send(answer);
         if broken { Err(incomplete()) } else { Ok(()) }
     }
@@ -288,20 +371,35 @@ impl Pending {
     }
 }
 
-async fn send_requests<W: AsyncWrite + Unpin>(mut write: W, mut queue: mpsc::Receiver<Request>) {
+async fn send_requests<W: AsyncWrite + Unpin>(mut write: W, mut queue: mpsc::Receiver<(Request, Bytes)>) {
     let mut batch = Vec::with_capacity(IN_FLIGHT_MAX);
     let mut bytes = Vec::with_capacity(IN_FLIGHT_MAX * proto::REQUEST_BYTES);
     while queue.recv_many(&mut batch, IN_FLIGHT_MAX).await > 0 {
-        bytes.clear();
-        batch.iter().for_each(|request| bytes.extend(request.encode()));
-        let last = batch.iter().any(|request| request.command == cmd::DISC);
-        batch.clear();
+        let last = batch.iter().any(|(request, _)| request.command == cmd::DISC);
         // If it fails, the reader learns of it too, and tells.
-        if write.write_all(&bytes).await.is_err() || last {
+        if send_batch(&mut write, &mut bytes, &mut batch).await.is_err() || last {
             break;
         }
     }
     let _ = write.shutdown().await;
+}
+
+/// Heads together, as far as no payload is between.
+async fn send_batch<W: AsyncWrite + Unpin>(
+    write: &mut W,
+    heads: &mut Vec<u8>,
+    batch: &mut Vec<(Request, Bytes)>,
+) -> io::Result<()> {
+    heads.clear();
+    for (request, payload) in batch.drain(..) {
+        heads.extend(request.encode());
+        if !payload.is_empty() {
+            write.write_all(heads).await?;
+            heads.clear();
+            write.write_all(&payload).await?;
+        }
+    }
+    write.write_all(heads).await
 }
 
 struct Receiver<R> {
@@ -340,10 +438,11 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
             pending.error = Some(describe(error));
             return Ok(());
         }
-        if self.structured {
+        // Of other requests the answer may be simple all the same.
+        if self.structured && pending.command == cmd::READ {
             return Err(ClientError::Protocol("a simple reply to a read, after structured ones were agreed on"));
         }
-        let place = pending.place(pending.offset, pending.bytes)?;
+        let place = pending.place(pending.offset, pending.data.len() as u32)?;
         self.read.read_exact(place).await.map(drop).map_err(|source| self.io(source))
     }
 
@@ -424,6 +523,7 @@ fn describe(number: u32) -> String {
         errno::EPERM => "not permitted".into(),
         errno::EIO => "input/output error".into(),
         errno::EINVAL => "invalid request".into(),
+        errno::ENOSPC => "no space is left".into(),
         other => format!("error {other}"),
     }
 }
@@ -491,7 +591,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Negotiation<'_, R, W> {
         }
         let (image_bytes, flags) = size_and_flags.ok_or(ClientError::Protocol("no size of the export"))?;
         let (min_bytes, preferred_bytes, max_bytes) = sizes;
-        Ok(ExportInfo { image_bytes, read_only: flags & flag::READ_ONLY != 0, min_bytes, preferred_bytes, max_bytes })
+        let (read_only, can_flush) = (flags & flag::READ_ONLY != 0, flags & flag::SEND_FLUSH != 0);
+        Ok(ExportInfo { image_bytes, read_only, can_flush, min_bytes, preferred_bytes, max_bytes })
     }
 
     async fn option(&mut self, option: u32, data: &[u8]) -> Result<(), ClientError> {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::disk::{Extent, zero_segments};
+use bytes::Bytes;
 use std::sync::Mutex;
 
 /// Answers with zeros after a time that depends on the offset, and notes when reads began, in microseconds.
@@ -36,6 +37,53 @@ impl Disk for SlowDisk {
     }
 }
 
+/// A disk of zeros in memory that loses each write for which `loses` holds.
+struct WritableDisk {
+    bytes: Mutex<Vec<u8>>,
+    loses: fn(u64) -> bool,
+    flushes: Mutex<u32>,
+}
+
+impl WritableDisk {
+    fn new(loses: fn(u64) -> bool) -> Arc<Self> {
+        Arc::new(Self { bytes: Mutex::new(vec![0; 1 << 16]), loses, flushes: Mutex::default() })
+    }
+}
+
+impl Disk for WritableDisk {
+    fn image_bytes(&self) -> u64 {
+        1 << 16
+    }
+
+    fn preferred_bytes(&self) -> u32 {
+        4096
+    }
+
+    async fn read(&self, _guest: GuestId, offset: u64, bytes: u32) -> Result<Vec<Bytes>, DiskError> {
+        Ok(vec![Bytes::copy_from_slice(&self.bytes.lock().unwrap()[offset as usize..][..bytes as usize])])
+    }
+
+    async fn extents(&self, _: GuestId, _: u64, _: u64, _: usize) -> Result<Vec<Extent>, DiskError> {
+        Ok(Vec::new())
+    }
+
+    fn is_writable(&self) -> bool {
+        true
+    }
+
+    async fn write(&self, _guest: GuestId, offset: u64, data: Bytes) -> Result<(), DiskError> {
+        if !(self.loses)(offset) {
+            self.bytes.lock().unwrap()[offset as usize..][..data.len()].copy_from_slice(&data);
+        }
+        Ok(())
+    }
+
+    async fn flush(&self) -> Result<(), DiskError> {
+        *self.flushes.lock().unwrap() += 1;
+        Ok(())
+    }
+}
+
 struct VirtualSleep;
 
 impl Sleep for VirtualSleep {
@@ -61,6 +109,26 @@ async fn groups_wait_for_their_last_answer_and_then_think() {
     assert_eq!((report.reads, report.bytes, report.read_latency_micros.max / 1000), (4, 4, 30));
 }
 
+#[tokio::test]
+async fn what_was_written_is_expected_when_it_is_read() {
+    let image = tempfile::NamedTempFile::new().unwrap();
+    image.as_file().set_len(1 << 16).unwrap();
+    // Read, written, read, written over in part, read across the edges; two writes beside a read in one group.
+    let text = "0 R 0 4096\n10 W 4096 8192\n20 R 4000 9000\n30 W 8000 100\n31 W 4096 1\n32 R 512 512\n40 R 0 65536\n";
+    let options = ReplayOptions { writes: true, verify: Some(image.path().into()), ..Default::default() };
+    for (loses, mismatches) in [((|_| false) as fn(u64) -> bool, 0), (|offset| offset == 8000, 1), (|_| true, 2)] {
+        let disk = WritableDisk::new(loses);
+        let report = replay(&trace(text), Arc::clone(&disk), &options).await.unwrap();
+        assert_eq!((report.reads, report.writes, report.written_bytes), (4, 3, 8293));
+        assert_eq!((report.mismatches, *disk.flushes.lock().unwrap()), (mismatches, 1), "{report}");
+    }
+    // Without them nothing is written, and what is read is the image.
+    let disk = WritableDisk::new(|_| false);
+    let report = replay(&trace(text), Arc::clone(&disk), &ReplayOptions { writes: false, ..options }).await.unwrap();
+    assert_eq!((report.writes, report.mismatches, *disk.flushes.lock().unwrap()), (0, 0, 0));
+    assert!(disk.bytes.lock().unwrap().iter().all(|byte| *byte == 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn speed_divides_think_times() {
     let disk = SlowDisk::new();
@@ -75,7 +143,7 @@ async fn what_cannot_be_replayed_is_refused() {
         replay(&trace(text), SlowDisk::new(), &options).await.unwrap_err().to_string()
     };
     let writes = refused("0 R 0 1", ReplayOptions { writes: true, ..Default::default() }).await;
-    assert_eq!(writes, "this disk is read-only; leave out --writes");
+    assert_eq!(writes, "this disk is read-only; attach it with --overlay and give its URI, or leave out --writes");
     for speed in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         assert!(refused("0 R 0 1", ReplayOptions { speed, ..Default::default() }).await.contains("--speed"));
     }
