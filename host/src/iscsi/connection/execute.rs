@@ -15,6 +15,10 @@ use swarmdisk_core::ids::GuestId;
 /// So much is written, or read to be compared, at a time.
 const PIECE_BYTES: u64 = 1 << 20;
 
+/// So much is looked at to say what is allocated, in so many extents.
+const STATUS_BYTES_MAX: u64 = 1 << 30;
+const EXTENTS_MAX: usize = 256;
+
 /// What a command came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Outcome {
@@ -95,6 +99,10 @@ pub(super) async fn run<D: Disk>(target: Arc<Target<D>>, guest: GuestId, command
         Command::SynchronizeCache => work.flush().await.into(),
         Command::WriteSame { extent, unmap, .. } => work.write_same(extent, unmap, &data).await.into(),
         Command::Unmap { .. } => work.unmap(&data).await.into(),
+        Command::LbaStatus { lba, allocated } => match work.status(lba, allocated).await {
+            Ok(data) => Outcome::of_data(data, allocated),
+            Err(sense) => Outcome::of_sense(sense),
+        },
         _ => Outcome::of_sense(Sense::INTERNAL),
     }
 }
@@ -135,6 +143,7 @@ impl<D: Disk> Work<'_, D> {
     }
 
     async fn write(&self, extent: Extent, mut data: Bytes) -> Result<(), Sense> {
+        // Fewer data than the command says are written as far as they go.
         let (bytes, _) = within(&self.target.facts, self.target.disk.image_bytes(), extent);
         data.truncate(bytes as usize);
         written(self.target.disk.write(self.guest, extent.offset(), data).await)
@@ -151,7 +160,7 @@ impl<D: Disk> Work<'_, D> {
             let from = ((piece.lba - extent.lba) * BLOCK_BYTES) as usize;
             let is_same = match compare {
                 Compare::Nothing => true,
-                Compare::All => is_equal(&found, &data[from..]),
+                Compare::All => is_equal(&found, data.get(from..).unwrap_or_default()),
                 Compare::One => found.concat().chunks(BLOCK_BYTES as usize).all(|block| block == data),
             };
             if !is_same {
@@ -176,6 +185,15 @@ impl<D: Disk> Work<'_, D> {
         written(self.target.disk.write_zeroes(self.guest, extent.offset(), bytes, may_trim).await)
     }
 
+    /// What is allocated, from a block on.
+    async fn status(&self, lba: u64, allocated: u32) -> Result<Vec<u8>, Sense> {
+        let offset = lba * BLOCK_BYTES;
+        let bytes = self.target.disk.image_bytes().saturating_sub(offset).min(STATUS_BYTES_MAX);
+        let extents = self.target.disk.extents(self.guest, offset, bytes, EXTENTS_MAX).await;
+        let extents = extents.map_err(|error| Sense::of(&error, false))?;
+        Ok(unmap::status(lba, &extents, &self.target.facts, allocated))
+    }
+
     /// The ranges become zeros, which capacity and pages promise.
     async fn unmap(&self, list: &[u8]) -> Result<(), Sense> {
         for extent in unmap::ranges(list, &self.target.facts)? {
@@ -197,14 +215,12 @@ fn pieces(extent: Extent) -> impl Iterator<Item = Extent> {
         .map(move |done| Extent { lba: extent.lba + u64::from(done), blocks: most.min(extent.blocks - done) })
 }
 
-/// Whether `data` begins with these segments.
+/// Whether segments and data are the same, as far as both go.
 fn is_equal(segments: &[Bytes], data: &[u8]) -> bool {
     let mut rest = data;
-    segments.iter().all(|segment| match rest.split_at_checked(segment.len()) {
-        Some((same, after)) => {
-            rest = after;
-            same == segment
-        }
-        None => false,
+    segments.iter().all(|segment| {
+        let (same, after) = rest.split_at(segment.len().min(rest.len()));
+        rest = after;
+        same == &segment[..same.len()]
     })
 }

@@ -95,19 +95,18 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin, D: Disk> Session<R, W, D> {
             }
         };
         let wanted = command.bytes_out();
-        if wanted > u64::from(origin.expected_out) {
-            // SBC leaves no way to write a part of what a command says.
-            origin.bytes_out = wanted.min(u32::MAX.into()) as u32;
+        origin.bytes_out = wanted as u32;
+        if !fits(&command, origin.bytes_out, origin.expected_out) {
             self.answer(origin, Outcome::of_sense(Sense::INVALID_UNIT));
             return Ok(());
         }
-        origin.bytes_out = wanted as u32;
+        let wanted = origin.bytes_out.min(origin.expected_out);
         if wanted == 0 {
             self.admit(origin, command, Bytes::new());
             return Ok(());
         }
         let unasked_max = self.parameters.first_burst_bytes.min(origin.expected_out);
-        let mut transfer = Transfer::new(origin.bytes_out, unasked_max, is_open);
+        let mut transfer = Transfer::new(wanted, unasked_max, is_open);
         match transfer.immediate(unit.data) {
             Ok(()) => self.collect(origin, command, transfer),
             Err(sense) => self.answer(origin, Outcome::of_sense(sense)),
@@ -436,6 +435,16 @@ impl Residual {
             std::cmp::Ordering::Greater => 0x04,
         };
         Self { flags, bytes: done.abs_diff(expected).min(u32::MAX.into()) as u32 }
+    }
+}
+
+/// Whether a command can be done with as many data as its unit says. A write is, as far as they go; a list or a block that is
+/// cut off is none.
+fn fits(command: &Command, wanted: u32, expected: u32) -> bool {
+    match command {
+        Command::Write { .. } => true,
+        Command::WriteSame { .. } => wanted == expected,
+        _ => wanted <= expected,
     }
 }
 

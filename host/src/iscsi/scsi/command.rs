@@ -3,7 +3,7 @@
 //! *Invariants*: whatever bytes come, the answer is a command or the sense of a refusal; ranges lie within the disk and
 //! within [`TRANSFER_BLOCKS_MAX`]. *Units*: blocks; allocation lengths in bytes.
 
-use super::opcodes::{CDB_BYTES, Opcode, Wish, code};
+use super::opcodes::{CDB_BYTES, Opcode, Wish, action, code};
 use super::sense::Sense;
 use super::{BLOCK_SHIFT, Facts, SAME_BLOCKS_MAX, TRANSFER_BLOCKS_MAX};
 
@@ -46,6 +46,7 @@ pub(in crate::iscsi) enum Command {
     PreventAllow,
     ReadCapacity10,
     ReadCapacity16 { allocated: u32 },
+    LbaStatus { lba: u64, allocated: u32 },
     ReportLuns { select: u8, allocated: u32 },
     ReportOpcodes { wish: Wish, with_timeouts: bool, allocated: u32 },
     PersistentIn { action: u8, allocated: u32 },
@@ -93,6 +94,13 @@ impl Command {
             code::UNMAP if cdb[1] & 1 != 0 => return Err(Sense::INVALID_FIELD),
             code::UNMAP if !facts.is_writable => return Err(Sense::WRITE_PROTECTED),
             code::UNMAP => Self::Unmap { bytes: fields.u16(7).into() },
+            code::SERVICE_ACTION_IN_16 if cdb[1] & 0x1f == action::LBA_STATUS => {
+                let lba = fields.u64(2);
+                if lba >= facts.blocks {
+                    return Err(Sense::OUT_OF_RANGE);
+                }
+                Self::LbaStatus { lba, allocated: fields.u32(10) }
+            }
             _ => fields.other()?,
         };
         Ok(command)
@@ -169,9 +177,13 @@ impl Fields<'_> {
     fn write_same(&self, facts: &Facts) -> Result<Command, Sense> {
         let flags = self.cdb[1];
         let (anchor, unmap, has_data) = (flags & 0x10 != 0, flags & 0x08 != 0, flags & 0x01 == 0);
-        let extent = self.changed(facts, SAME_BLOCKS_MAX)?;
-        // None would mean all to the end: block limits say that this is not so here (WSNZ).
-        if anchor || extent.blocks == 0 {
+        let mut extent = self.changed(facts, SAME_BLOCKS_MAX)?;
+        if extent.blocks == 0 {
+            // None means all to the end.
+            let rest = u32::try_from(facts.blocks - extent.lba).unwrap_or(u32::MAX);
+            extent.blocks = rest;
+        }
+        if anchor || extent.blocks > SAME_BLOCKS_MAX {
             return Err(Sense::INVALID_FIELD);
         }
         Ok(Command::WriteSame { extent, unmap, has_data })

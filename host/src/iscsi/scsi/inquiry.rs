@@ -88,7 +88,7 @@ fn name(text: &str) -> Vec<u8> {
 fn block_limits(facts: &Facts) -> Vec<u8> {
     let mut page = vec![0; 64];
     let mut put = |at: usize, value: u32| page[at..at + 4].copy_from_slice(&value.to_be_bytes());
-    put(4, 0x0100_0000 | 1 << PHYSICAL_SHIFT); // WSNZ; granularity of transfers
+    put(4, 1 << PHYSICAL_SHIFT); // granularity of transfers
     put(8, TRANSFER_BLOCKS_MAX);
     put(12, facts.preferred_blocks);
     if facts.is_writable {

@@ -9,7 +9,7 @@
 //! | `opcodes` | which commands there are, and which bits of them |
 //! | `sense` | why a command failed |
 //! | `inquiry`, `mode` | what a disk says of itself |
-//! | `unmap` | the list that UNMAP brings |
+//! | `unmap` | the list that UNMAP brings, and the one that GET LBA STATUS gives |
 //! | `reserve` | persistent reservations |
 
 pub(super) mod command;
@@ -28,8 +28,8 @@ pub(super) const BLOCK_BYTES: u64 = 1 << BLOCK_SHIFT;
 pub(super) const PHYSICAL_SHIFT: u8 = 3;
 /// Most blocks that a command reads or writes: 32 MiB.
 pub(super) const TRANSFER_BLOCKS_MAX: u32 = 1 << 16;
-/// Most blocks of a WRITE SAME, or of all ranges of an UNMAP: 1 GiB.
-pub(super) const SAME_BLOCKS_MAX: u32 = 1 << 21;
+/// Most blocks of a WRITE SAME, or of all ranges of an UNMAP: 512 MiB.
+pub(super) const SAME_BLOCKS_MAX: u32 = 1 << 20;
 /// Most ranges of an UNMAP.
 pub(super) const RANGES_MAX: usize = 256;
 

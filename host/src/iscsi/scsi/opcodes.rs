@@ -54,6 +54,7 @@ pub(in crate::iscsi) mod code {
 
 pub(in crate::iscsi) mod action {
     pub const READ_CAPACITY_16: u8 = 0x10;
+    pub const LBA_STATUS: u8 = 0x12;
     pub const REPORT_OPCODES: u8 = 0x0c;
 }
 
@@ -128,6 +129,11 @@ const OPCODES: &[Opcode] = &[
         code::SERVICE_ACTION_IN_16,
         action::READ_CAPACITY_16,
         &[0x1f, ALL, ALL, ALL, ALL, ALL, ALL, ALL, ALL, ALL, ALL, ALL, ALL, 0x01, CONTROL],
+    ),
+    acting(
+        code::SERVICE_ACTION_IN_16,
+        action::LBA_STATUS,
+        &[0x1f, ALL, ALL, ALL, ALL, ALL, ALL, ALL, ALL, ALL, ALL, ALL, ALL, 0, CONTROL],
     ),
     plain(code::REPORT_LUNS, &[0, ALL, 0, 0, 0, ALL, ALL, ALL, ALL, 0, CONTROL]),
     acting(code::MAINTENANCE_IN, action::REPORT_OPCODES, &[0x1f, 0x87, ALL, ALL, ALL, ALL, ALL, ALL, ALL, 0, CONTROL]),
