@@ -107,8 +107,7 @@ fn chap_lets_in_who_knows_the_secret() {
     fs::write(fixture.path("chap"), "guest 0123456789abc\ntarget zyxwvutsrqpo\n").unwrap();
     // With it others may be let in.
     let swarm = text(&fixture.swarm);
-    let (node, uri) =
-        fixture.swarmdisk.attach([&swarm, "--iscsi", "0.0.0.0:0", "--chap-file", &fixture.text("chap")]);
+    let (node, uri) = fixture.swarmdisk.attach([&swarm, "--iscsi", "0.0.0.0:0", "--chap-file", &fixture.text("chap")]);
     let with = |secret: &str| uri.replace("iscsi://", &format!("iscsi://{secret}"));
     assert!(succeed(&inq, &[&with("guest%0123456789abc@")]).contains("SWARMDSK"));
     assert!(succeed(&ls, &[portal(&with("guest%0123456789abc@"))]).contains("iqn.2026-01.swarmdisk:"));
@@ -186,9 +185,9 @@ fn the_conformance_suite_passes() {
     let (node, uri) = iscsi(&fixture, &["--overlay", "memory:1G"]);
     let (read_only, read_only_uri) = iscsi(&fixture, &[]);
     let listed = succeed(&tool, &["--list"]);
-    let suites = listed.lines().filter(|line| {
-        line.matches('.').count() == 1 && (line.starts_with("SCSI.") || line.starts_with("iSCSI."))
-    });
+    let suites = listed
+        .lines()
+        .filter(|line| line.matches('.').count() == 1 && (line.starts_with("SCSI.") || line.starts_with("iSCSI.")));
     let mut all = Vec::new();
     for suite in suites {
         let is_read_only = suite.ends_with(READ_ONLY);

@@ -76,15 +76,29 @@ impl<D: Disk> Target<D> {
         Self { disk, facts, chap, reservations: Mutex::default(), sessions: Mutex::default() }
     }
 
-    /// Lets a session in; one of the same initiator's end is ended. None if there are too many.
+    /// Has sessions of this initiator's end ended: a new one takes their place when all that these do is over.
+    pub(super) async fn end_sessions_of(&self, nexus: &Nexus) {
+        for orders in self.take_sessions_of(nexus) {
+            orders.send_modify(|orders| orders.end = true);
+            // Until the session has dropped its end.
+            orders.closed().await;
+        }
+    }
+
+    fn take_sessions_of(&self, nexus: &Nexus) -> Vec<watch::Sender<Orders>> {
+        let mut sessions = lock(&self.sessions);
+        let of_nexus = |entry: &Entry| entry.nexus == *nexus;
+        let old: Vec<u16> =
+            sessions.by_number.iter().filter(|(_, entry)| of_nexus(entry)).map(|(number, _)| *number).collect();
+        old.iter().filter_map(|number| sessions.by_number.remove(number)).map(|entry| entry.orders).collect()
+    }
+
+    /// Lets a session in. None if there are too many, or one of the same initiator's end.
     pub(super) fn join(self: &Arc<Self>, nexus: Nexus) -> Option<Member<D>> {
         let mut sessions = lock(&self.sessions);
-        let old: Vec<u16> =
-            sessions.by_number.iter().filter(|(_, entry)| entry.nexus == nexus).map(|(number, _)| *number).collect();
-        for number in old {
-            if let Some(entry) = sessions.by_number.remove(&number) {
-                entry.orders.send_modify(|orders| orders.end = true);
-            }
+        // Two that come at once: one of them may try again.
+        if sessions.by_number.values().any(|entry| entry.nexus == nexus) {
+            return None;
         }
         let from = sessions.last;
         let number = (1..=u16::MAX)

@@ -89,7 +89,7 @@ where
         let unit = read_unit(read, buffer, framing).await?;
         let (response, step) = login.handle(&unit.header, &unit.data);
         let (response, begun) = match step {
-            Step::Done(done) => match join(target, &unit.header, *done, status_number.wrapping_add(1)) {
+            Step::Done(done) => match join(target, &unit.header, *done, status_number.wrapping_add(1)).await {
                 Ok((begun, number)) => (with_number(response, number), Some(begun)),
                 Err(refusal) => (refuse(response, refusal), None),
             },
@@ -122,7 +122,7 @@ async fn read_unit<R: AsyncRead + Unpin>(read: &mut R, buffer: &mut BytesMut, fr
 }
 
 /// Makes a session of a login, and says its number: 0 for one that discovers.
-fn join<D: Disk>(
+async fn join<D: Disk>(
     target: &Arc<Target<D>>,
     header: &Header,
     login: LoggedIn,
@@ -134,7 +134,10 @@ fn join<D: Disk>(
     }
     let member = match login.is_discovery {
         true => None,
-        false => Some(target.join(login.nexus.clone()).ok_or(Refusal::OUT_OF_RESOURCES)?),
+        false => {
+            target.end_sessions_of(&login.nexus).await;
+            Some(target.join(login.nexus.clone()).ok_or(Refusal::OUT_OF_RESOURCES)?)
+        }
     };
     let number = member.as_ref().map_or(1, |member| member.number);
     Ok((Begun { login, member, status_number }, number))

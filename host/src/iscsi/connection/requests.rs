@@ -125,9 +125,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin, D: Disk> Session<R, W, D> {
             _ => NOT_SUPPORTED,
         };
         self.give_room();
-        let reply = Header::reply(op::TASK_RESPONSE, header.tag()).with_byte(2, response);
-        let reply = self.stamped(reply, true);
-        self.outbox.push(reply, Vec::new(), 0);
+        self.managed.push(Header::reply(op::TASK_RESPONSE, header.tag()).with_byte(2, response));
     }
 
     pub(super) fn log_out(&mut self, header: &Header) {

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Duration, timeout};
 
 /// How long what is queued gets to be sent when the session ends in order.
@@ -61,6 +61,10 @@ pub(super) struct Session<R, W, D: Disk> {
     /// Tasks that wait for room.
     pub(super) waiting: VecDeque<u32>,
     pub(super) room: usize,
+    /// Tasks that were aborted while they ran, and may still do.
+    pub(super) aborted: usize,
+    /// Answers that wait for their end.
+    pub(super) managed: Vec<Header>,
     pub(super) is_ending: bool,
     orders: Option<watch::Receiver<Orders>>,
     obeyed: Orders,
@@ -98,6 +102,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin, D: Disk> Session<R, W, D> {
             work: JoinSet::new(),
             waiting: VecDeque::new(),
             room: WEIGHT_MAX,
+            aborted: 0,
+            managed: Vec::new(),
             is_ending: false,
             orders,
             obeyed: Orders::default(),
@@ -106,9 +112,30 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin, D: Disk> Session<R, W, D> {
     }
 
     /// Until the initiator logs out, goes away or breaks the protocol, or others have it end.
-    pub(super) async fn run(mut self, mut down: watch::Receiver<bool>) -> io::Result<()> {
+    pub(super) async fn run(mut self, down: watch::Receiver<bool>) -> io::Result<()> {
+        let ended = self.serve(down).await;
+        // Whoever takes its place may begin when it is gone: nothing of it is to be written then.
+        self.abort_all();
+        self.work.shutdown().await;
+        if ended.is_err() || self.obeyed.end {
+            return ended;
+        }
+        let rest = async {
+            while self.outbox.bytes() > 0 {
+                self.outbox.send_some().await?;
+            }
+            self.outbox.shutdown().await
+        };
+        timeout(GRACE, rest).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    async fn serve(&mut self, mut down: watch::Receiver<bool>) -> io::Result<()> {
         while !self.is_ending {
+            // Not only below, where one who never stops sending would come first.
+            self.heed();
+            self.is_ending |= down.has_changed().unwrap_or(true);
             self.handle_all()?;
+            self.reap().await?;
             if self.is_ending {
                 break;
             }
@@ -124,24 +151,37 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin, D: Disk> Session<R, W, D> {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
                 }
-                Some(done) = self.work.join_next() => match done {
-                    Ok((tag, serial, outcome)) => self.finish(tag, serial, outcome),
-                    Err(error) if error.is_cancelled() => {}
-                    // An answer that never comes would hang the initiator: better no session.
-                    Err(error) => return Err(io::Error::other(error)),
-                },
+                Some(done) = self.work.join_next() => self.done(done)?,
                 wanted = next_orders(&mut self.orders) => self.obey(wanted),
                 _ = down.wait_for(|down| *down) => self.is_ending = true,
             }
         }
-        self.abort_all();
-        let rest = async {
-            while self.outbox.bytes() > 0 {
-                self.outbox.send_some().await?;
+        Ok(())
+    }
+
+    /// Waits until nothing runs of what was aborted; only then that is answered, and other commands begin.
+    async fn reap(&mut self) -> io::Result<()> {
+        while self.aborted > 0 {
+            match self.work.join_next().await {
+                Some(done) => self.done(done)?,
+                None => self.aborted = 0,
             }
-            self.outbox.shutdown().await
-        };
-        timeout(GRACE, rest).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        }
+        for header in std::mem::take(&mut self.managed) {
+            let header = self.stamped(header, true);
+            self.outbox.push(header, Vec::new(), 0);
+        }
+        Ok(())
+    }
+
+    fn done(&mut self, done: Result<(u32, u64, Outcome), JoinError>) -> io::Result<()> {
+        match done {
+            Ok((tag, serial, outcome)) => self.finish(tag, serial, outcome),
+            Err(error) if error.is_cancelled() => self.aborted = self.aborted.saturating_sub(1),
+            // An answer that never comes would hang the initiator: better no session.
+            Err(error) => return Err(io::Error::other(error)),
+        }
+        Ok(())
     }
 
     fn may_read(&self) -> bool {
@@ -151,7 +191,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin, D: Disk> Session<R, W, D> {
     /// Handles the units that are there.
     fn handle_all(&mut self) -> io::Result<()> {
         let mut queued = self.outbox.bytes();
-        while self.may_read() && !self.is_ending {
+        while self.may_read() && !self.is_ending && self.aborted == 0 && self.managed.is_empty() {
             let Some(unit) = next_unit(&mut self.buffer, self.framing).map_err(violation)? else { break };
             self.handle(unit)?;
             // The initiator gets something to do.

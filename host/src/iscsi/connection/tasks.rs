@@ -203,6 +203,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin, D: Disk> Session<R, W, D> {
                 self.waiting.pop_front();
                 continue;
             };
+            if task.origin.weight > 0 {
+                // It has its room: the tag was one's that is over.
+                self.tasks.insert(tag, task);
+                self.waiting.pop_front();
+                continue;
+            }
             let weight = weight_of(&task.command);
             if weight > self.room {
                 self.tasks.insert(tag, task);
@@ -315,6 +321,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin, D: Disk> Session<R, W, D> {
             && let Some(task) = self.tasks.remove(&tag)
         {
             self.answer(task.origin, outcome);
+        } else {
+            // It was aborted, and done all the same.
+            self.aborted = self.aborted.saturating_sub(1);
         }
     }
 
@@ -323,6 +332,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin, D: Disk> Session<R, W, D> {
         let Some(task) = self.tasks.remove(&tag) else { return false };
         if let State::Running(handle) = task.state {
             handle.abort();
+            self.aborted += 1;
         }
         self.room += task.origin.weight;
         self.waiting.retain(|waiting| *waiting != tag);
