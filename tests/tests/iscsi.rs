@@ -150,6 +150,21 @@ const SKIPPED: &[(&str, &[&str], &str)] = &[
     ("WriteAtomic16", &[], "WRITE ATOMIC is not offered"),
 ];
 
+/// Tests that ask for what SBC-3 does not say; they are not run.
+const WRONG: &[(&str, &str, &str)] = &[
+    (
+        "GetLBAStatus",
+        "UnmapSingle",
+        "it asks for the status of one block and expects that of another where physical blocks have several",
+    ),
+    (
+        "WriteSame10",
+        "UnmapUntilEnd",
+        "it sends data other than zeros with UNMAP, where SBC-3 has them written, and expects zeros (that of WriteSame16 sends \
+         zeros, and passes)",
+    ),
+];
+
 /// Of a disk that can be written to; its counterpart is run with one that cannot.
 const READ_ONLY: &str = "ReadOnly";
 
@@ -189,9 +204,21 @@ fn the_conformance_suite_passes() {
         .lines()
         .filter(|line| line.matches('.').count() == 1 && (line.starts_with("SCSI.") || line.starts_with("iSCSI.")));
     let mut all = Vec::new();
+    // Each in a process of its own: what CompareAndWrite does to the units that it sends, it goes on doing.
     for suite in suites {
-        let is_read_only = suite.ends_with(READ_ONLY);
-        all.extend(conformance(&tool, suite, if is_read_only { &read_only_uri } else { &uri }));
+        let name = suite.rsplit('.').next().unwrap_or(suite);
+        let uri = if name == READ_ONLY { &read_only_uri } else { &uri };
+        if WRONG.iter().all(|wrong| wrong.0 != name) {
+            all.extend(conformance(&tool, suite, uri));
+            continue;
+        }
+        let is_own = |line: &&str| line.strip_prefix(suite).is_some_and(|rest| rest.starts_with('.'));
+        let is_right = |line: &&str| WRONG.iter().all(|wrong| !line.ends_with(&format!("{}.{}", wrong.0, wrong.1)));
+        for test in listed.lines().filter(is_own).filter(is_right) {
+            all.extend(
+                conformance(&tool, test, uri).into_iter().map(|tested| Tested { suite: name.to_owned(), ..tested }),
+            );
+        }
     }
     node.stop();
     read_only.stop();
@@ -219,13 +246,16 @@ fn check_list(all: &[Tested]) {
     const BEGIN: &str = "<!-- found by tests/tests/iscsi.rs -->\n";
     let mut list = format!(
         "Of {} tests of libiscsi 1.19's `iscsi-test-cu`, {} pass and none fails; {} do not apply:\n\n| suite | tests | why |\n|---|---|---|\n",
-        all.len(),
+        all.len() + WRONG.len(),
         count_passed(all),
-        all.len() - count_passed(all)
+        all.len() - count_passed(all) + WRONG.len()
     );
     for (suite, tests, reason) in SKIPPED {
         let tests = if tests.is_empty() { "all".to_owned() } else { tests.join(", ") };
         writeln!(list, "| {suite} | {tests} | {reason} |").unwrap();
+    }
+    for (suite, test, reason) in WRONG {
+        writeln!(list, "| {suite} | {test} | not run: {reason} |").unwrap();
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/iscsi.md");
     let written = fs::read_to_string(&path).unwrap();
