@@ -156,7 +156,7 @@ pub struct IscsiOptions {
     pub iscsi: Option<IscsiListen>,
     /// Let in only initiators that prove by CHAP that they know a secret: the file's first line is NAME SECRET, its second,
     /// if any, those of the target for initiators that ask for a proof in turn; secrets have 12 to 255 bytes
-    #[arg(long, value_name = "FILE", requires = "iscsi")]
+    #[arg(long, value_name = "FILE", requires = "iscsi", conflicts_with_all = ["nbd", "ublk", "vhost_user"])]
     pub chap_file: Option<PathBuf>,
 }
 
