@@ -328,7 +328,7 @@ fn ipxe_boots_a_server_from_the_target() {
     let script = format!("#!ipxe\nsanboot iscsi:10.0.2.2::{place}:0:{iqn}\n");
     fs::write(lab.folder.path().join("boot.ipxe"), script).unwrap();
     let network = format!("user,id=net,tftp={},bootfile=boot.ipxe", text(lab.folder.path()));
-    let card = format!("virtio-net-pci,netdev=net,bootindex=1,romfile={}", text(&rom));
+    let card = format!("virtio-net-pci,netdev=net,bootindex=1,disable-legacy=on,romfile={}", text(&rom));
     let arguments = ["-netdev", &network, "-device", &card];
     let machine = Machine { arguments: &arguments, ..Machine::new(&root_uri, Boot::Bios) };
     let booted = lab.qemu.boot(&machine, BOOT_DEADLINE).unwrap();
