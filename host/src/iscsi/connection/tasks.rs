@@ -26,7 +26,7 @@ pub(super) const TASKS_MAX: usize = WINDOW as usize + 16;
 /// What a session's data may weigh together, in bytes: two of the largest transfers.
 pub(super) const WEIGHT_MAX: usize = 2 << 25;
 /// Longest read that is answered by the task that reads units, in bytes; longer ones are spread over the processors.
-const READY_BYTES_MAX: u64 = 256 << 10;
+const READY_BYTES_MAX: u64 = 1 << 20;
 const FLAG_WRITE: u8 = 0x20;
 const FLAG_READ: u8 = 0x40;
 
