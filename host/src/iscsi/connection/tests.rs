@@ -93,7 +93,7 @@ impl Lab {
         initiator.send(header.with_u32(24, initiator.command), &said).await;
         let answer = initiator.receive().await;
         assert_eq!(answer.header.array::<2>(36), [0, 0], "logged in");
-        let has = |key: &str| keys.iter().any(|pair| *pair == (key, "CRC32C"));
+        let has = |key: &str| keys.contains(&(key, "CRC32C"));
         (initiator.framing.header_digest, initiator.framing.data_digest) = (has("HeaderDigest"), has("DataDigest"));
         initiator
     }

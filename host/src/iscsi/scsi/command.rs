@@ -110,8 +110,10 @@ impl Command {
     pub(in crate::iscsi) fn bytes_out(&self) -> u64 {
         match *self {
             Self::Write { extent, .. } | Self::Verify { extent, compare: Compare::All } => extent.bytes(),
-            Self::Verify { extent, compare: Compare::One } | Self::WriteSame { extent, has_data: true, .. } => {
-                if extent.blocks > 0 { 1 << BLOCK_SHIFT } else { 0 }
+            Self::Verify { extent, compare: Compare::One } | Self::WriteSame { extent, has_data: true, .. }
+                if extent.blocks > 0 =>
+            {
+                1 << BLOCK_SHIFT
             }
             Self::PersistentOut { bytes, .. } | Self::Unmap { bytes } => bytes.into(),
             _ => 0,
