@@ -56,7 +56,9 @@ fn initiators_find_and_read_the_image() {
     let told = succeed(&capacity, &[&uri]);
     assert!(told.contains(&format!("Total size:{IMAGE_BYTES}")), "{told}");
     let raw = text(&fixture.raw);
-    succeed(&qemu_img, &["compare", "-f", "raw", "-F", "raw", &raw, &format!("{uri}?header_digest=crc32c")]);
+    let place = portal(&uri).trim_start_matches("iscsi://");
+    let digested = format!("driver=iscsi,transport=tcp,portal={place},target={iqn},lun=0,header-digest=crc32c");
+    succeed(&qemu_img, &["compare", "--image-opts", &format!("driver=file,filename={raw}"), &digested]);
     // Several sessions at once.
     let compare = |_| {
         let mut command = Command::new(&qemu_img);
