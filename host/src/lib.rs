@@ -11,6 +11,7 @@ pub mod digest;
 pub mod disk;
 mod file;
 pub mod image;
+pub mod iscsi;
 pub mod latency;
 pub mod log;
 pub mod nbd;

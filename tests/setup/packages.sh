@@ -9,6 +9,7 @@ SUITE=bookworm-backports
 QEMU=(qemu-system-x86 qemu-utils qemu-block-extra)
 PACKAGES=(
   ovmf libnbd-bin python3-libnbd nbdkit fio             # what boots, and other people's clients
+  libiscsi-bin ipxe-qemu                                # the same for iSCSI
   mmdebstrap eatmydata mtools dosfstools e2fsprogs fdisk zstd   # what builds the appliance
   iproute2 python3 xz-utils
   ntfs-3g                                               # what makes and fills NTFS volumes

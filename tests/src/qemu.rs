@@ -32,7 +32,7 @@ pub enum Boot<'a> {
 /// A machine to start.
 #[derive(Debug, Clone)]
 pub struct Machine<'a> {
-    /// A path or a URI: `nbd://HOST:PORT`, `nbd+unix:///?socket=PATH`, `vhost-user:PATH`.
+    /// A path or a URI: `nbd://HOST:PORT`, `nbd+unix:///?socket=PATH`, `iscsi://HOST:PORT/IQN/LUN`, `vhost-user:PATH`.
     pub disk: &'a str,
     /// How it starts.
     pub boot: Boot<'a>,

@@ -1,5 +1,6 @@
 //! The arguments of each command.
 
+use crate::iscsi::IscsiListen;
 use crate::reference::is_host_and_port;
 use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
@@ -108,7 +109,7 @@ pub struct Seed {
 
 /// Arguments of `attach`.
 #[derive(Debug, ClapArgs)]
-#[command(group(ArgGroup::new("export").required(true).args(["nbd", "ublk", "vhost_user"])))]
+#[command(group(ArgGroup::new("export").required(true).args(["nbd", "ublk", "vhost_user", "iscsi"])))]
 pub struct Attach {
     /// What to attach: swarm://HOST:PORT/IMAGE-ID, or a complete FILE.swarm
     #[arg(value_name = "REF|FILE.swarm")]
@@ -116,6 +117,8 @@ pub struct Attach {
     /// Serve NBD at HOST:PORT (port 0: any that is free) or unix:PATH
     #[arg(long, value_name = "ADDR|unix:PATH")]
     pub nbd: Option<String>,
+    #[command(flatten)]
+    pub iscsi: IscsiOptions,
     #[command(flatten)]
     pub device: DeviceOptions,
     #[command(flatten)]
@@ -129,8 +132,10 @@ pub struct Run {
     #[arg(value_name = "REF|FILE.swarm")]
     pub target: String,
     /// Serve NBD at HOST:PORT or unix:PATH; by default at a Unix socket of its own
-    #[arg(long, value_name = "ADDR|unix:PATH", conflicts_with_all = ["ublk", "vhost_user"])]
+    #[arg(long, value_name = "ADDR|unix:PATH", conflicts_with_all = ["ublk", "vhost_user", "iscsi"])]
     pub nbd: Option<String>,
+    #[command(flatten)]
+    pub iscsi: IscsiOptions,
     #[command(flatten)]
     pub device: DeviceOptions,
     #[command(flatten)]
@@ -143,6 +148,18 @@ pub struct Run {
     pub command: Vec<String>,
 }
 
+/// An iSCSI target, instead of NBD.
+#[derive(Debug, ClapArgs)]
+pub struct IscsiOptions {
+    /// Serve an iSCSI target at HOST[:PORT] (port 0: any that is free) [default port: 3260]
+    #[arg(long, value_name = "ADDR", conflicts_with_all = ["ublk", "vhost_user"])]
+    pub iscsi: Option<IscsiListen>,
+    /// Let in only initiators that prove by CHAP that they know a secret: the file's first line is NAME SECRET, its second,
+    /// if any, those of the target for initiators that ask for a proof in turn; secrets have 12 to 255 bytes
+    #[arg(long, value_name = "FILE", requires = "iscsi", conflicts_with_all = ["nbd", "ublk", "vhost_user"])]
+    pub chap_file: Option<PathBuf>,
+}
+
 /// What only one operating system has, instead of a server.
 #[derive(Debug, ClapArgs)]
 pub struct DeviceOptions {
@@ -153,7 +170,7 @@ pub struct DeviceOptions {
     #[arg(long, value_name = "PATH", conflicts_with = "ublk")]
     pub vhost_user: Option<PathBuf>,
     /// Take back the device of this image whose node has died; its guests' requests wait for that
-    #[arg(long, requires = "ublk", conflicts_with_all = ["nbd", "vhost_user", "overlay"])]
+    #[arg(long, requires = "ublk", conflicts_with_all = ["nbd", "vhost_user", "iscsi", "overlay"])]
     pub recover: bool,
 }
 

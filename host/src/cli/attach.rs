@@ -35,7 +35,7 @@ const BOOTSTRAP_TIME_CACHED: Duration = Duration::from_secs(3);
 const NOTICE_AFTER: Duration = Duration::from_secs(3);
 
 pub(super) async fn run(args: Attach, exports: Exports, began: Instant) -> Result<ExitCode, Failure> {
-    let wish = ExportWish::new(args.nbd.as_deref(), &args.device, exports)?;
+    let wish = ExportWish::new(args.nbd.as_deref(), &args.iscsi, &args.device, exports)?;
     let end = signals::asked_to_end();
     tokio::pin!(end);
     let mut session = tokio::select! {
@@ -99,7 +99,7 @@ impl Session {
             _ => AttachedDisk::Image(swarm_disk),
         };
         let disk = Arc::new(Observed::new(disk));
-        let mut export = wish.export(disk.clone(), target, options.open).await?;
+        let mut export = wish.export(disk.clone(), target, options.overlay.as_ref(), options.open).await?;
         let source = Source { node: node.clone(), disk: disk.clone(), uri: export.uri().to_owned(), began };
         let status = StatusServer::start(options.status, options.open, Arc::new(source)).await?;
         // Last of all, so that an old trace is not lost to an attempt that came to nothing.

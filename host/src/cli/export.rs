@@ -1,12 +1,13 @@
-//! How a session shows its disk to guests: an NBD server, or a device that only this operating system has.
+//! How a session shows its disk to guests: an NBD server, an iSCSI target, or a device that only this operating system has.
 //!
 //! *Invariants*: one export a session; what is wished is checked before anything is fetched or made.
 
 use super::Failure;
-use super::args::DeviceOptions;
-use crate::device::{Device, DeviceExport, DeviceWish, Exports, SessionDisk, SocketExport};
+use super::args::{DeviceOptions, IscsiOptions, OverlayPlace};
+use crate::device::{Device, DeviceExport, DeviceWish, Exports, Later, SessionDisk, SocketExport};
 use crate::digest::to_hex;
 use crate::disk::Disk;
+use crate::iscsi::{Chap, Identity, IscsiConfig, IscsiListen, IscsiServer};
 use crate::nbd::{NbdListen, NbdServer, ServerConfig};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tokio::task::JoinHandle;
 /// What the arguments ask for.
 pub(super) enum ExportWish {
     Nbd(NbdListen),
+    Iscsi { listen: IscsiListen, chap: Option<Chap> },
     Device { by: &'static dyn DeviceExport, number: Option<u32>, recover: bool },
     Socket { by: &'static dyn SocketExport, path: PathBuf },
 }
@@ -26,8 +28,17 @@ const SERIAL_DIGITS: usize = 20;
 
 impl ExportWish {
     /// # Errors
-    /// Usage: neither, or what this system has not.
-    pub(super) fn new(nbd: Option<&str>, device: &DeviceOptions, exports: Exports) -> Result<Self, Failure> {
+    /// Usage: none, or what this system has not; or a `--chap-file` that is none.
+    pub(super) fn new(
+        nbd: Option<&str>,
+        iscsi: &IscsiOptions,
+        device: &DeviceOptions,
+        exports: Exports,
+    ) -> Result<Self, Failure> {
+        if let (None, Some(listen)) = (nbd, &iscsi.iscsi) {
+            let chap = iscsi.chap_file.as_deref().map(Chap::read).transpose()?;
+            return Ok(Self::Iscsi { listen: listen.clone(), chap });
+        }
         match (nbd, device.ublk, &device.vhost_user) {
             (Some(nbd), None, None) => Ok(Self::Nbd(nbd.parse()?)),
             (None, Some(number), None) => match exports.ublk {
@@ -38,12 +49,20 @@ impl ExportWish {
                 Some(by) => Ok(Self::Socket { by, path: path.clone() }),
                 None => Err(Failure::usage("vhost-user is Linux's; choose --nbd here")),
             },
-            _ => Err(Failure::usage("say how to attach: --nbd ADDR, --nbd unix:PATH, --ublk or --vhost-user PATH")),
+            _ => Err(Failure::usage(
+                "say how to attach: --nbd ADDR, --nbd unix:PATH, --iscsi ADDR, --ublk or --vhost-user PATH",
+            )),
         }
     }
 
-    /// Makes the export. An NBD server lets guests connect, and serves once it is [opened](Export::open).
-    pub(super) async fn export(self, disk: Arc<SessionDisk>, target: &str, open: bool) -> Result<Export, Failure> {
+    /// Makes the export. A server lets guests connect, and serves once it is [opened](Export::open).
+    pub(super) async fn export(
+        self,
+        disk: Arc<SessionDisk>,
+        target: &str,
+        overlay: Option<&OverlayPlace>,
+        open: bool,
+    ) -> Result<Export, Failure> {
         match self {
             Self::Nbd(listen) => {
                 let first_on = Some(disk.inner().swarm().node().runtime().clone());
@@ -51,6 +70,17 @@ impl ExportWish {
                 let config = ServerConfig { open, description, first_on, ..ServerConfig::default() };
                 let server = NbdServer::bind(&listen, disk, config).await?;
                 Ok(Export { uri: server.uri().to_string(), way: Way::Bound(Box::new(server)) })
+            }
+            Self::Iscsi { listen, chap } => {
+                let image = disk.inner().swarm().node().store().image();
+                let identity = match overlay {
+                    None => Identity::of_image(image),
+                    Some(OverlayPlace::File(path)) => Identity::of_overlay(image, path),
+                    Some(OverlayPlace::Memory(_)) => Identity::of_memory(image)?,
+                };
+                let config = IscsiConfig { open, ..IscsiConfig::new(identity, chap) };
+                let server = IscsiServer::bind(&listen, disk, config).await?;
+                Ok(Export { uri: server.uri().to_string(), way: Way::BoundIscsi(Box::new(server)) })
             }
             Self::Device { by, number, recover } => {
                 let mark = mark(disk.inner().swarm().node().store().image());
@@ -83,7 +113,8 @@ pub(super) struct Export {
 
 enum Way {
     Bound(Box<NbdServer<SessionDisk>>),
-    Nbd { stop: oneshot::Sender<()>, server: JoinHandle<()> },
+    BoundIscsi(Box<IscsiServer<SessionDisk>>),
+    Serving { stop: oneshot::Sender<()>, server: JoinHandle<()> },
     Device(Box<dyn Device>),
     Ended,
 }
@@ -97,13 +128,8 @@ impl Export {
     /// From now on requests are served.
     pub(super) fn open(&mut self) {
         self.way = match std::mem::replace(&mut self.way, Way::Ended) {
-            Way::Bound(server) => {
-                let (stop, stopped) = oneshot::channel::<()>();
-                let server = tokio::spawn(server.run(async {
-                    let _ = stopped.await;
-                }));
-                Way::Nbd { stop, server }
-            }
+            Way::Bound(server) => serving(|stopped| tokio::spawn(server.run(stopped))),
+            Way::BoundIscsi(server) => serving(|stopped| tokio::spawn(server.run(stopped))),
             other => other,
         };
     }
@@ -120,13 +146,22 @@ impl Export {
     /// Takes the disk from guests.
     pub(super) async fn end(self) {
         match self.way {
-            Way::Nbd { stop, server } => {
+            Way::Serving { stop, server } => {
                 // An error means that the server has ended by itself.
                 let _ = stop.send(());
                 let _ = server.await;
             }
             Way::Device(device) => device.detach().await,
-            Way::Bound(_) | Way::Ended => {}
+            Way::Bound(_) | Way::BoundIscsi(_) | Way::Ended => {}
         }
     }
+}
+
+/// A server that `start` starts, and that ends when it is told to.
+fn serving(start: impl FnOnce(Later<'static, ()>) -> JoinHandle<()>) -> Way {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = start(Box::pin(async {
+        let _ = stopped.await;
+    }));
+    Way::Serving { stop, server }
 }

@@ -1,5 +1,6 @@
 //! Why a command ends early: one line for a person, and an exit status.
 
+use crate::iscsi::IscsiServerError;
 use crate::nbd::{AddressError, ServerError};
 use crate::node::NodeError;
 use crate::reference::ReferenceError;
@@ -56,6 +57,7 @@ fn is_usage(error: &(dyn Error + 'static)) -> bool {
         || matches!(error.downcast_ref(), Some(NodeError::Exposed { .. }))
         || matches!(error.downcast_ref(), Some(StatusError::Exposed { .. }))
         || matches!(error.downcast_ref(), Some(ServerError::NotLoopback(_)))
+        || matches!(error.downcast_ref(), Some(IscsiServerError::NotLoopback(_)))
 }
 
 impl fmt::Display for Failure {

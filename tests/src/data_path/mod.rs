@@ -9,12 +9,14 @@
 //! | module | figures |
 //! |---|---|
 //! | [`nbd`] | reads of held chunks, against `qemu-nbd` and `nbdkit file` |
+//! | [`iscsi`] | the same over iSCSI, against `tgtd` |
 //! | [`fetch`] | a whole image from one peer and from two, against iperf3, aria2 and libtorrent |
 //! | [`latency`] | a demand miss, against a plain request and response |
 //! | [`resources`] | memory, and what an idle node costs |
 
 pub mod fetch;
 pub mod figure;
+pub mod iscsi;
 pub mod latency;
 pub mod nbd;
 pub mod process_costs;
@@ -49,6 +51,8 @@ pub struct Setup {
 pub enum Group {
     /// Reads of held chunks.
     Nbd,
+    /// The same over iSCSI.
+    Iscsi,
     /// Whole images fetched.
     Fetch,
     /// Demand misses.
@@ -61,12 +65,13 @@ pub enum Group {
 
 impl Group {
     /// All, in the order of the table.
-    pub const ALL: [Self; 5] = [Self::Nbd, Self::Fetch, Self::Latency, Self::Memory, Self::Idle];
+    pub const ALL: [Self; 6] = [Self::Nbd, Self::Iscsi, Self::Fetch, Self::Latency, Self::Memory, Self::Idle];
 
     /// On the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Nbd => "nbd",
+            Self::Iscsi => "iscsi",
             Self::Fetch => "fetch",
             Self::Latency => "latency",
             Self::Memory => "memory",
@@ -77,6 +82,7 @@ impl Group {
     fn measure(self, bench: &Bench<'_>) -> Result<Vec<Figure>, Failure> {
         match self {
             Self::Nbd => nbd::measure(bench),
+            Self::Iscsi => iscsi::measure(bench),
             Self::Fetch => fetch::measure(bench),
             Self::Latency => latency::measure(bench),
             Self::Memory => resources::memory(bench),

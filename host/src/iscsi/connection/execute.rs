@@ -1,0 +1,226 @@
+//! What a command does to the disk, and what it answers.
+//!
+//! *Invariants*: a disk that ends within a block reads as zeros behind its end, and what is written there is dropped.
+//! *Bounds*: what a command brings or asks for, and [`PIECE_BYTES`] beside.
+
+use crate::disk::{Disk, DiskError, zero_segments};
+use crate::iscsi::scsi::command::{Command, Compare, Extent};
+use crate::iscsi::scsi::sense::{Sense, status};
+use crate::iscsi::scsi::{BLOCK_BYTES, Facts, inquiry, mode, opcodes, unmap};
+use crate::iscsi::target::Target;
+use bytes::Bytes;
+use std::sync::Arc;
+use swarmdisk_core::ids::GuestId;
+
+/// So much is written, or read to be compared, at a time.
+const PIECE_BYTES: u64 = 1 << 20;
+
+/// So much is looked at to say what is allocated, in so many extents.
+const STATUS_BYTES_MAX: u64 = 1 << 30;
+const EXTENTS_MAX: usize = 256;
+
+/// What a command came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Outcome {
+    pub status: u8,
+    pub sense: Option<Sense>,
+    /// For the initiator.
+    pub data: Vec<Bytes>,
+}
+
+impl Outcome {
+    pub(super) fn good() -> Self {
+        Self::of_status(status::GOOD)
+    }
+
+    pub(super) fn of_status(status: u8) -> Self {
+        Self { status, sense: None, data: Vec::new() }
+    }
+
+    pub(super) fn of_sense(sense: Sense) -> Self {
+        Self { status: status::CHECK_CONDITION, sense: Some(sense), data: Vec::new() }
+    }
+
+    pub(super) fn of_segments(data: Vec<Bytes>) -> Self {
+        Self { data, ..Self::good() }
+    }
+
+    /// Data of which the initiator wants so many bytes.
+    pub(super) fn of_data(mut data: Vec<u8>, allocated: u32) -> Self {
+        data.truncate(allocated as usize);
+        if data.is_empty() { Self::good() } else { Self::of_segments(vec![data.into()]) }
+    }
+}
+
+impl From<Result<(), Sense>> for Outcome {
+    fn from(done: Result<(), Sense>) -> Self {
+        done.map_or_else(Self::of_sense, |()| Self::good())
+    }
+}
+
+/// Answers what is known without the disk; none of other commands.
+pub(super) fn answer(command: &Command, facts: &Facts) -> Option<Outcome> {
+    let (data, allocated) = match *command {
+        Command::TestUnitReady | Command::StartStop | Command::PreventAllow => return Some(Outcome::good()),
+        Command::Inquiry { page: None, allocated } => (Ok(inquiry::standard()), allocated),
+        Command::Inquiry { page: Some(page), allocated } => (inquiry::page(page, facts), allocated),
+        Command::ReadCapacity10 => (Ok(inquiry::capacity_10(facts)), u32::MAX),
+        Command::ReadCapacity16 { allocated } => (Ok(inquiry::capacity_16(facts)), allocated),
+        Command::ReportLuns { select, allocated } => (inquiry::luns(select), allocated),
+        Command::ReportOpcodes { wish, with_timeouts, allocated } => (opcodes::report(wish, with_timeouts), allocated),
+        Command::ModeSense { is_long, without_descriptor, control, page, subpage, allocated } => {
+            (mode::sense(facts, is_long, !without_descriptor, control, page, subpage), allocated)
+        }
+        _ => return None,
+    };
+    Some(data.map_or_else(Outcome::of_sense, |data| Outcome::of_data(data, allocated)))
+}
+
+/// What a read gives at once, if it can.
+pub(super) fn read_ready<D: Disk>(target: &Target<D>, guest: GuestId, extent: Extent) -> Option<Outcome> {
+    let (bytes, padding) = within(&target.facts, target.disk.image_bytes(), extent);
+    let mut segments = target.disk.read_ready(guest, extent.offset(), bytes as u32)?;
+    segments.extend(zero_segments(padding as usize));
+    Some(checked(segments, extent))
+}
+
+/// Does what a command asks of the disk.
+pub(super) async fn run<D: Disk>(target: Arc<Target<D>>, guest: GuestId, command: Command, data: Bytes) -> Outcome {
+    let work = Work { target: &target, guest };
+    match command {
+        Command::Read { extent } => match work.read(extent).await {
+            Ok(segments) => checked(segments, extent),
+            Err(sense) => Outcome::of_sense(sense),
+        },
+        Command::Write { extent, is_durable, compare } => {
+            work.write_all(extent, data, is_durable, compare).await.into()
+        }
+        Command::Verify { extent, compare } => work.verify(extent, compare, &data).await.into(),
+        Command::SynchronizeCache => work.flush().await.into(),
+        Command::WriteSame { extent, unmap, .. } => work.write_same(extent, unmap, &data).await.into(),
+        Command::Unmap { .. } => work.unmap(&data).await.into(),
+        Command::LbaStatus { lba, allocated } => match work.status(lba, allocated).await {
+            Ok(data) => Outcome::of_data(data, allocated),
+            Err(sense) => Outcome::of_sense(sense),
+        },
+        _ => Outcome::of_sense(Sense::INTERNAL),
+    }
+}
+
+/// How many bytes of blocks the disk has, and how many are behind its end.
+fn within(facts: &Facts, image_bytes: u64, extent: Extent) -> (u64, u64) {
+    debug_assert!(extent.lba + u64::from(extent.blocks) <= facts.blocks);
+    let bytes = extent.bytes().min(image_bytes.saturating_sub(extent.offset()));
+    (bytes, extent.bytes() - bytes)
+}
+
+/// A disk that gives another number of bytes than it was asked for would shift all that follows.
+fn checked(segments: Vec<Bytes>, extent: Extent) -> Outcome {
+    let is_whole = segments.iter().map(Bytes::len).sum::<usize>() as u64 == extent.bytes();
+    if is_whole { Outcome::of_segments(segments) } else { Outcome::of_sense(Sense::INTERNAL) }
+}
+
+struct Work<'a, D> {
+    target: &'a Target<D>,
+    guest: GuestId,
+}
+
+impl<D: Disk> Work<'_, D> {
+    async fn read(&self, extent: Extent) -> Result<Vec<Bytes>, Sense> {
+        let (bytes, padding) = within(&self.target.facts, self.target.disk.image_bytes(), extent);
+        let read = self.target.disk.read(self.guest, extent.offset(), bytes as u32).await;
+        let mut segments = read.map_err(|error| Sense::of(&error, false))?;
+        segments.extend(zero_segments(padding as usize));
+        Ok(segments)
+    }
+
+    async fn write_all(&self, extent: Extent, data: Bytes, is_durable: bool, compare: bool) -> Result<(), Sense> {
+        self.write(extent, data.clone()).await?;
+        if is_durable {
+            self.flush().await?;
+        }
+        if compare { self.verify(extent, Compare::All, &data).await } else { Ok(()) }
+    }
+
+    async fn write(&self, extent: Extent, mut data: Bytes) -> Result<(), Sense> {
+        // Fewer data than the command says are written as far as they go.
+        let (bytes, _) = within(&self.target.facts, self.target.disk.image_bytes(), extent);
+        data.truncate(bytes as usize);
+        written(self.target.disk.write(self.guest, extent.offset(), data).await)
+    }
+
+    async fn flush(&self) -> Result<(), Sense> {
+        written(self.target.disk.flush().await)
+    }
+
+    /// Reads the blocks, and compares them.
+    async fn verify(&self, extent: Extent, compare: Compare, data: &Bytes) -> Result<(), Sense> {
+        for piece in pieces(extent) {
+            let found = self.read(piece).await?;
+            let from = ((piece.lba - extent.lba) * BLOCK_BYTES) as usize;
+            let is_same = match compare {
+                Compare::Nothing => true,
+                Compare::All => is_equal(&found, data.get(from..).unwrap_or_default()),
+                Compare::One => found.concat().chunks(BLOCK_BYTES as usize).all(|block| block == data),
+            };
+            if !is_same {
+                return Err(Sense::MISCOMPARE);
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_same(&self, extent: Extent, unmap: bool, block: &Bytes) -> Result<(), Sense> {
+        if block.iter().all(|byte| *byte == 0) {
+            return self.zero(extent, unmap).await;
+        }
+        for piece in pieces(extent) {
+            self.write(piece, block.repeat(piece.blocks as usize).into()).await?;
+        }
+        Ok(())
+    }
+
+    async fn zero(&self, extent: Extent, may_trim: bool) -> Result<(), Sense> {
+        let (bytes, _) = within(&self.target.facts, self.target.disk.image_bytes(), extent);
+        written(self.target.disk.write_zeroes(self.guest, extent.offset(), bytes, may_trim).await)
+    }
+
+    /// What is allocated, from a block on.
+    async fn status(&self, lba: u64, allocated: u32) -> Result<Vec<u8>, Sense> {
+        let offset = lba * BLOCK_BYTES;
+        let bytes = self.target.disk.image_bytes().saturating_sub(offset).min(STATUS_BYTES_MAX);
+        let extents = self.target.disk.extents(self.guest, offset, bytes, EXTENTS_MAX).await;
+        let extents = extents.map_err(|error| Sense::of(&error, false))?;
+        Ok(unmap::status(lba, &extents, &self.target.facts, allocated))
+    }
+
+    /// The ranges become zeros, which capacity and pages promise.
+    async fn unmap(&self, list: &[u8]) -> Result<(), Sense> {
+        for extent in unmap::ranges(list, &self.target.facts)? {
+            self.zero(extent, true).await?;
+        }
+        Ok(())
+    }
+}
+
+fn written(done: Result<(), DiskError>) -> Result<(), Sense> {
+    done.map_err(|error| Sense::of(&error, true))
+}
+
+/// The extent in parts of [`PIECE_BYTES`].
+fn pieces(extent: Extent) -> impl Iterator<Item = Extent> {
+    let most = (PIECE_BYTES / BLOCK_BYTES) as u32;
+    (0..extent.blocks)
+        .step_by(most as usize)
+        .map(move |done| Extent { lba: extent.lba + u64::from(done), blocks: most.min(extent.blocks - done) })
+}
+
+/// Whether segments and data are the same, as far as both go.
+fn is_equal(segments: &[Bytes], data: &[u8]) -> bool {
+    let mut rest = data;
+    segments.iter().all(|segment| {
+        let (same, after) = rest.split_at(segment.len().min(rest.len()));
+        rest = after;
+        same == &segment[..same.len()]
+    })
+}

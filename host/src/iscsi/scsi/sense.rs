@@ -1,0 +1,83 @@
+//! Statuses, and sense data that say why a command failed (SPC-4, section 4.5).
+
+use crate::disk::DiskError;
+
+/// Statuses (SAM-5, section 5.3).
+pub(in crate::iscsi) mod status {
+    pub const GOOD: u8 = 0x00;
+    pub const CHECK_CONDITION: u8 = 0x02;
+    pub const RESERVATION_CONFLICT: u8 = 0x18;
+    pub const TASK_SET_FULL: u8 = 0x28;
+}
+
+/// Length of sense data.
+const BYTES: usize = 18;
+/// The same in the format of descriptors.
+const DESCRIPTOR_BYTES: usize = 8;
+
+/// Key, code and qualifier.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(in crate::iscsi) struct Sense {
+    pub key: u8,
+    pub code: u8,
+    pub qualifier: u8,
+}
+
+impl Sense {
+    pub const NONE: Self = Self::new(0x0, 0x00, 0x00);
+    pub const READ_ERROR: Self = Self::new(0x3, 0x11, 0x00);
+    pub const WRITE_ERROR: Self = Self::new(0x3, 0x0c, 0x00);
+    pub const INTERNAL: Self = Self::new(0x4, 0x44, 0x00);
+    pub const INVALID_UNIT: Self = Self::new(0x5, 0x0e, 0x03);
+    pub const PARAMETER_LENGTH: Self = Self::new(0x5, 0x1a, 0x00);
+    pub const INVALID_OPCODE: Self = Self::new(0x5, 0x20, 0x00);
+    pub const OUT_OF_RANGE: Self = Self::new(0x5, 0x21, 0x00);
+    pub const INVALID_FIELD: Self = Self::new(0x5, 0x24, 0x00);
+    pub const NO_LUN: Self = Self::new(0x5, 0x25, 0x00);
+    pub const INVALID_PARAMETER: Self = Self::new(0x5, 0x26, 0x00);
+    pub const INVALID_RELEASE: Self = Self::new(0x5, 0x26, 0x04);
+    pub const NOT_SAVED: Self = Self::new(0x5, 0x39, 0x00);
+    pub const TOO_MANY_REGISTERED: Self = Self::new(0x5, 0x55, 0x04);
+    pub const WAS_RESET: Self = Self::new(0x6, 0x29, 0x03);
+    pub const PREEMPTED: Self = Self::new(0x6, 0x2a, 0x05);
+    pub const RELEASED: Self = Self::new(0x6, 0x2a, 0x04);
+    pub const CLEARED: Self = Self::new(0x6, 0x2a, 0x03);
+    pub const WRITE_PROTECTED: Self = Self::new(0x7, 0x27, 0x00);
+    pub const SPACE: Self = Self::new(0x7, 0x27, 0x07);
+    pub const COMMUNICATION: Self = Self::new(0xb, 0x08, 0x01);
+    pub const TOO_LITTLE_DATA: Self = Self::new(0xb, 0x0c, 0x0d);
+    pub const OUT_OF_ORDER: Self = Self::new(0xb, 0x4b, 0x00);
+    pub const MISCOMPARE: Self = Self::new(0xe, 0x1d, 0x00);
+
+    const fn new(key: u8, code: u8, qualifier: u8) -> Self {
+        Self { key, code, qualifier }
+    }
+
+    /// Of a read or a write that the disk refused.
+    pub(in crate::iscsi) fn of(error: &DiskError, is_write: bool) -> Self {
+        match error {
+            DiskError::OutOfRange { .. } => Self::OUT_OF_RANGE,
+            DiskError::ReadOnly => Self::WRITE_PROTECTED,
+            DiskError::Full => Self::SPACE,
+            DiskError::TimedOut(_) => Self::COMMUNICATION,
+            DiskError::Failed(_) if is_write => Self::WRITE_ERROR,
+            DiskError::Failed(_) => Self::READ_ERROR,
+        }
+    }
+
+    /// As data, in the fixed format.
+    pub(in crate::iscsi) fn fixed(self) -> [u8; BYTES] {
+        let mut data = [0; BYTES];
+        data[0] = 0x70;
+        data[2] = self.key;
+        data[7] = BYTES as u8 - 8;
+        data[12] = self.code;
+        data[13] = self.qualifier;
+        data
+    }
+
+    /// As data, in the format of descriptors, of which there are none.
+    pub(in crate::iscsi) fn descriptor(self) -> [u8; DESCRIPTOR_BYTES] {
+        [0x72, self.key, self.code, self.qualifier, 0, 0, 0, 0]
+    }
+}
