@@ -1,0 +1,2 @@
+//! What the hosts of Windows have and others have not. Elsewhere it is empty.
+#![cfg(windows)]
