@@ -108,7 +108,7 @@ pub struct Seed {
 
 /// Arguments of `attach`.
 #[derive(Debug, ClapArgs)]
-#[command(group(ArgGroup::new("export").required(true).args(["nbd", "ublk", "vhost_user"])))]
+#[command(group(ArgGroup::new("export").required(true).args(["nbd", "ublk", "vhost_user", "wnbd"])))]
 pub struct Attach {
     /// What to attach: swarm://HOST:PORT/IMAGE-ID, or a complete FILE.swarm
     #[arg(value_name = "REF|FILE.swarm")]
@@ -129,7 +129,7 @@ pub struct Run {
     #[arg(value_name = "REF|FILE.swarm")]
     pub target: String,
     /// Serve NBD at HOST:PORT or unix:PATH; by default at a Unix socket of its own
-    #[arg(long, value_name = "ADDR|unix:PATH", conflicts_with_all = ["ublk", "vhost_user"])]
+    #[arg(long, value_name = "ADDR|unix:PATH", conflicts_with_all = ["ublk", "vhost_user", "wnbd"])]
     pub nbd: Option<String>,
     #[command(flatten)]
     pub device: DeviceOptions,
@@ -152,6 +152,9 @@ pub struct DeviceOptions {
     /// Serve a virtio-blk device at a Unix socket, for QEMU, Cloud Hypervisor and others that speak vhost-user (Linux)
     #[arg(long, value_name = "PATH", conflicts_with = "ublk")]
     pub vhost_user: Option<PathBuf>,
+    /// Make a drive of this machine, PhysicalDriveN, through the driver WNBD (Windows 10 1809, Administrator)
+    #[arg(long, conflicts_with_all = ["ublk", "vhost_user"])]
+    pub wnbd: bool,
     /// Take back the device of this image whose node has died; its guests' requests wait for that
     #[arg(long, requires = "ublk", conflicts_with_all = ["nbd", "vhost_user", "overlay"])]
     pub recover: bool,

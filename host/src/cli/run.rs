@@ -22,7 +22,7 @@ pub(super) async fn run(args: Run, exports: Exports, began: Instant) -> Result<E
     // Dropped at the end, with the socket in it.
     let folder = tempfile::Builder::new().prefix("swarmdisk-").tempdir()?;
     let own = format!("unix:{}", folder.path().join("nbd.sock").display());
-    let is_nbd = args.device.ublk.is_none() && args.device.vhost_user.is_none();
+    let is_nbd = args.device.ublk.is_none() && args.device.vhost_user.is_none() && !args.device.wnbd;
     let nbd = args.nbd.as_deref().or(is_nbd.then_some(&own));
     let wish = ExportWish::new(nbd, &args.device, exports)?;
     let end = signals::asked_to_end();
