@@ -1,2 +1,5 @@
-//! What the hosts of Windows have and others have not. Elsewhere it is empty.
-#![cfg(windows)]
+//! What the hosts of Windows have and others have not. Elsewhere only what can be tested there is left of it.
+
+#[cfg(windows)]
+mod sys;
+pub mod wnbd;

@@ -2,5 +2,10 @@
 //! commands share.
 
 fn main() -> std::process::ExitCode {
-    swarmdisk_host::cli::main(swarmdisk_host::device::Exports { ublk: None, vhost_user: None })
+    let mut exports = swarmdisk_host::device::Exports::default();
+    #[cfg(windows)]
+    {
+        exports.wnbd = Some(&swarmdisk_host_windows::wnbd::Wnbd);
+    }
+    swarmdisk_host::cli::main(exports)
 }
