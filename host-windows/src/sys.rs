@@ -20,8 +20,8 @@ use std::sync::{Arc, OnceLock, Weak};
 use windows_sys::Win32::Foundation::{ERROR_MOD_NOT_FOUND, FreeLibrary, HMODULE};
 use windows_sys::Win32::System::Com::CoTaskMemFree;
 use windows_sys::Win32::System::LibraryLoader::{
-    GetProcAddress, LOAD_LIBRARY_SEARCH_APPLICATION_DIR, LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR, LOAD_LIBRARY_SEARCH_SYSTEM32,
-    LoadLibraryExW,
+    GetProcAddress, LOAD_LIBRARY_SEARCH_APPLICATION_DIR, LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR,
+    LOAD_LIBRARY_SEARCH_SYSTEM32, LoadLibraryExW,
 };
 use windows_sys::Win32::UI::Shell::{FOLDERID_ProgramFiles, SHGetKnownFolderPath};
 
@@ -281,8 +281,12 @@ impl Drop for Mapping {
             return;
         }
         if !self.is_removed.load(SeqCst) {
-            let hard =
-                RemoveOptions { flags: remove_flag::HARD, soft_timeout_millis: 0, soft_retry_millis: 0, reserved: [0; 64] };
+            let hard = RemoveOptions {
+                flags: remove_flag::HARD,
+                soft_timeout_millis: 0,
+                soft_retry_millis: 0,
+                reserved: [0; 64],
+            };
             // An error means that somebody else has removed it.
             let _ = self.remove(&hard);
         }

@@ -8,6 +8,7 @@
 use crate::attached::AttachedDisk;
 use crate::cli::Failure;
 use crate::observed::Observed;
+use crate::service::ServiceManager;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ pub type SessionDisk = Observed<AttachedDisk>;
 /// What this is to be: boxed, as each export has a future of its own.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// The exports that a command has beside NBD.
+/// The exports that a command has beside NBD, and what else only one system has.
 #[derive(Copy, Clone, Default)]
 pub struct Exports {
     /// `--ublk`.
@@ -27,6 +28,8 @@ pub struct Exports {
     pub vhost_user: Option<&'static dyn SocketExport>,
     /// `--wnbd`.
     pub wnbd: Option<&'static dyn DriveExport>,
+    /// What starts services of this system, for `service`.
+    pub services: Option<&'static dyn ServiceManager>,
 }
 
 /// Makes devices of disks.

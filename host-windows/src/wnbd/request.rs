@@ -138,7 +138,10 @@ impl<D: Disk> Target<D> {
             }
             Request::Write { block, data, is_durable } => {
                 let range = self.range(block, data.len() as u64 / u64::from(BLOCK_BYTES))?;
-                self.disk.write(GUEST, range.offset, data.slice(..range.within as usize)).await.map_err(write_failed)?;
+                self.disk
+                    .write(GUEST, range.offset, data.slice(..range.within as usize))
+                    .await
+                    .map_err(write_failed)?;
                 if is_durable {
                     self.disk.flush().await.map_err(write_failed)?;
                 }

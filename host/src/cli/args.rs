@@ -40,6 +40,8 @@ pub enum Command {
     Overlay(Overlay),
     /// Show in a minute what the swarm gains: one image, several nodes, limited links
     Demo(Demo),
+    /// Seed and attach what a file lists, as a service of Windows or under another system's service manager
+    Service(super::service::Service),
 }
 
 /// Arguments of `pack`.

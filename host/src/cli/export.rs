@@ -43,7 +43,9 @@ impl ExportWish {
                 Some(by) => Ok(Self::Drive(by)),
                 None => Err(Failure::usage("WNBD is Windows'; choose --nbd here")),
             },
-            _ => Err(Failure::usage("say how to attach: --nbd ADDR, --nbd unix:PATH, --ublk, --vhost-user PATH or --wnbd")),
+            _ => Err(Failure::usage(
+                "say how to attach: --nbd ADDR, --nbd unix:PATH, --ublk, --vhost-user PATH or --wnbd",
+            )),
         }
     }
 

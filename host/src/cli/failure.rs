@@ -36,6 +36,11 @@ impl Failure {
         Some(self.to_string()).filter(|message| !message.is_empty())
     }
 
+    /// Whether other arguments are all it takes: then to try again is no use.
+    pub fn is_usage(&self) -> bool {
+        self.exit == 2
+    }
+
     /// The status that the process ends with.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.exit)
