@@ -67,13 +67,39 @@ pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<
     // Others may read a report, as with any file that the user makes: the umask decides.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.prefix(".swarmdisk-").tempfile_in(folder_of(path)).map_err(without_path)?;
+    let mut file = builder.prefix(".swarmdisk-").tempfile_in(real_folder_of(path)?).map_err(without_path)?;
     let mut buffered = io::BufWriter::new(file.as_file_mut());
     fill(&mut buffered)?;
     buffered.flush()?;
     drop(buffered);
     file.as_file().sync_all()?;
+    persist(file, path)
+}
+
+/// The folder that a file is in, so named that a temporary file in it may have a path of any length.
+///
+/// # Errors
+/// If it is not there.
+pub fn real_folder_of(path: &Path) -> io::Result<PathBuf> {
+    // On Windows a canonical path is one without that system's limit of 260 characters.
+    if cfg!(windows) { fs::canonicalize(folder_of(path)) } else { Ok(folder_of(path).to_owned()) }
+}
+
+/// Gives a temporary file its name, in the place of a file that is there.
+///
+/// # Errors
+/// Those of the disk: the temporary file is gone then, and a file that was there before is as it was.
+pub fn persist(file: tempfile::NamedTempFile, path: &Path) -> io::Result<()> {
+    #[cfg(not(windows))]
     file.persist(path)?;
+    // There a file that somebody has open, as a seed does, is replaced by the library's own way alone.
+    #[cfg(windows)]
+    {
+        let (_, from) = file.keep()?;
+        fs::rename(&from, path).inspect_err(|_| {
+            let _ = fs::remove_file(&from);
+        })?;
+    }
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use super::args::DeviceOptions;
 use crate::device::{Device, DeviceExport, DeviceWish, DriveExport, Exports, SessionDisk, SocketExport};
 use crate::digest::to_hex;
 use crate::disk::Disk;
-use crate::nbd::{NbdListen, NbdServer, ServerConfig};
+use crate::nbd::{NbdListen, NbdServer, ServerConfig, ServerError};
 use std::path::PathBuf;
 use std::sync::Arc;
 use swarmdisk_core::ids::Digest;
@@ -30,7 +30,10 @@ impl ExportWish {
     /// Usage: neither, or what this system has not.
     pub(super) fn new(nbd: Option<&str>, device: &DeviceOptions, exports: Exports) -> Result<Self, Failure> {
         match (nbd, device.ublk, &device.vhost_user, device.wnbd) {
-            (Some(nbd), None, None, false) => Ok(Self::Nbd(nbd.parse()?)),
+            (Some(nbd), None, None, false) => match nbd.parse()? {
+                NbdListen::Unix(_) if cfg!(not(unix)) => Err(ServerError::NoUnixSockets.into()),
+                listen => Ok(Self::Nbd(listen)),
+            },
             (None, Some(number), None, false) => match exports.ublk {
                 Some(by) => Ok(Self::Device { by, number, recover: device.recover }),
                 None => Err(Failure::usage("ublk is Linux's; choose --nbd here")),

@@ -60,7 +60,7 @@ fn is_usage(error: &(dyn Error + 'static)) -> bool {
         || error.is::<AddressError>()
         || matches!(error.downcast_ref(), Some(NodeError::Exposed { .. }))
         || matches!(error.downcast_ref(), Some(StatusError::Exposed { .. }))
-        || matches!(error.downcast_ref(), Some(ServerError::NotLoopback(_)))
+        || matches!(error.downcast_ref(), Some(ServerError::NotLoopback(_) | ServerError::NoUnixSockets))
 }
 
 impl fmt::Display for Failure {

@@ -57,30 +57,58 @@ impl Signals {
     }
 }
 
-#[cfg(not(unix))]
-struct Signals;
+#[cfg(windows)]
+struct Signals(Option<WindowsSignals>);
 
-#[cfg(not(unix))]
+#[cfg(windows)]
+struct WindowsSignals {
+    interrupt: tokio::signal::windows::CtrlC,
+    pause: tokio::signal::windows::CtrlBreak,
+    close: tokio::signal::windows::CtrlClose,
+    shutdown: tokio::signal::windows::CtrlShutdown,
+}
+
+#[cfg(windows)]
 impl Signals {
+    /// Where they cannot be watched, the system does as it always does.
     fn watch() -> Self {
-        Self
+        use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close, ctrl_shutdown};
+        let all = || {
+            let (interrupt, pause) = (ctrl_c()?, ctrl_break()?);
+            std::io::Result::Ok(WindowsSignals { interrupt, pause, close: ctrl_close()?, shutdown: ctrl_shutdown()? })
+        };
+        Self(all().ok())
     }
 
+    /// When the console closes or the machine shuts down, Windows gives the process some five seconds from then on.
     async fn next(&mut self) -> &'static str {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
+        let Some(all) = &mut self.0 else { return std::future::pending().await };
+        tokio::select! {
+            _ = all.interrupt.recv() => "Ctrl-C",
+            _ = all.pause.recv() => "Ctrl-Break",
+            _ = all.close.recv() => "the console's end",
+            _ = all.shutdown.recv() => "the machine's shutdown",
         }
-        "Ctrl-C"
     }
 }
 
-/// Asks a child process to end, where the system knows such requests.
+/// Sees to it that the command's process can be [asked to end](ask_to_end) alone.
+pub(crate) fn may_be_asked(command: &mut tokio::process::Command) -> &mut tokio::process::Command {
+    // CREATE_NEW_PROCESS_GROUP: else the request would reach all processes of the console.
+    #[cfg(windows)]
+    command.creation_flags(0x200);
+    command
+}
+
+/// Asks a child process to end; on Windows one that was [made for that](may_be_asked).
 pub(crate) fn ask_to_end(child: &tokio::process::Child) {
+    // It may have ended just now.
     #[cfg(unix)]
     if let Some(pid) = child.id().and_then(|id| rustix::process::Pid::from_raw(id as i32)) {
-        // It may have ended just now.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     }
-    #[cfg(not(unix))]
-    let _ = child;
+    #[cfg(windows)]
+    if let Some(id) = child.id() {
+        let _ = crate::sys::windows::send_break(id);
+    }
 }
