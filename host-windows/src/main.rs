@@ -6,6 +6,7 @@ fn main() -> std::process::ExitCode {
     #[cfg(windows)]
     {
         exports.wnbd = Some(&swarmdisk_host_windows::wnbd::Wnbd);
+        exports.services = Some(&swarmdisk_host_windows::service::WindowsServices);
     }
     swarmdisk_host::cli::main(exports)
 }

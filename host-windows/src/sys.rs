@@ -1,4 +1,4 @@
-//! `libwnbd.dll`: all of this crate's `unsafe` is here.
+//! `libwnbd.dll`, and the event log: all of this crate's `unsafe` is here.
 //!
 //! *Invariants*: the DLL is looked for where only administrators write, beside this program first, and stays loaded. A
 //! disk's handle and what its callbacks see live until the dispatcher threads have ended; where their end is not known, both
@@ -19,9 +19,16 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, Weak};
 use windows_sys::Win32::Foundation::{ERROR_MOD_NOT_FOUND, FreeLibrary, HMODULE};
 use windows_sys::Win32::System::Com::CoTaskMemFree;
+use windows_sys::Win32::System::EventLog::{
+    DeregisterEventSource, EVENTLOG_ERROR_TYPE, EVENTLOG_INFORMATION_TYPE, EVENTLOG_WARNING_TYPE, RegisterEventSourceW,
+    ReportEventW,
+};
 use windows_sys::Win32::System::LibraryLoader::{
     GetProcAddress, LOAD_LIBRARY_SEARCH_APPLICATION_DIR, LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR,
     LOAD_LIBRARY_SEARCH_SYSTEM32, LoadLibraryExW,
+};
+use windows_sys::Win32::System::Registry::{
+    HKEY_LOCAL_MACHINE, REG_DWORD, REG_EXPAND_SZ, RegDeleteTreeW, RegSetKeyValueW,
 };
 use windows_sys::Win32::UI::Shell::{FOLDERID_ProgramFiles, SHGetKnownFolderPath};
 
@@ -348,4 +355,74 @@ unsafe extern "C" fn on_unmap(disk: RawDisk, handle: u64, ranges: *mut UnmapDesc
     };
     // SAFETY: this is a callback.
     unsafe { deliver(disk, handle, request) }
+}
+
+/// Kinds of events.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(crate) enum EventKind {
+    /// Something has happened.
+    Information,
+    /// Something has failed.
+    Warning,
+    /// The service ends.
+    Error,
+}
+
+/// What shows an event as its text alone, whatever its number: it comes with .NET, which every Windows has.
+const MESSAGE_FILE: &str = r"%SystemRoot%\Microsoft.NET\Framework64\v4.0.30319\EventLogMessages.dll";
+
+/// Writes an event. Where that fails, nobody is left to be told.
+pub(crate) fn report_event(source: &str, kind: EventKind, message: &str) {
+    let (kind, number) = match kind {
+        EventKind::Information => (EVENTLOG_INFORMATION_TYPE, 1),
+        EventKind::Warning => (EVENTLOG_WARNING_TYPE, 2),
+        EventKind::Error => (EVENTLOG_ERROR_TYPE, 3),
+    };
+    let (source, message) = (wide(source), wide(message));
+    // SAFETY: the name ends with a zero.
+    let log = unsafe { RegisterEventSourceW(ptr::null(), source.as_ptr()) };
+    if log.is_null() {
+        return;
+    }
+    let texts = [message.as_ptr()];
+    // SAFETY: the log is open, there is one text, and it ends with a zero.
+    unsafe { ReportEventW(log, kind, 0, number, ptr::null_mut(), 1, 0, texts.as_ptr(), ptr::null()) };
+    // SAFETY: it was opened above.
+    unsafe { DeregisterEventSource(log) };
+}
+
+/// Has the event log show events of this source as their texts.
+pub(crate) fn register_event_source(source: &str) -> io::Result<()> {
+    let types = EVENTLOG_INFORMATION_TYPE | EVENTLOG_WARNING_TYPE | EVENTLOG_ERROR_TYPE;
+    let file: Vec<u8> = wide(MESSAGE_FILE).into_iter().flat_map(u16::to_le_bytes).collect();
+    set_value(source, "EventMessageFile", REG_EXPAND_SZ, &file)?;
+    set_value(source, "TypesSupported", REG_DWORD, &u32::from(types).to_le_bytes())
+}
+
+/// Undoes that.
+pub(crate) fn unregister_event_source(source: &str) -> io::Result<()> {
+    let key = source_key(source);
+    // SAFETY: the name ends with a zero, and is that of a key of our own.
+    done(unsafe { RegDeleteTreeW(HKEY_LOCAL_MACHINE, key.as_ptr()) })
+}
+
+fn set_value(source: &str, name: &str, kind: u32, data: &[u8]) -> io::Result<()> {
+    let (key, name) = (source_key(source), wide(name));
+    // SAFETY: the names end with a zero, and so many bytes of data are there.
+    done(unsafe {
+        RegSetKeyValueW(HKEY_LOCAL_MACHINE, key.as_ptr(), name.as_ptr(), kind, data.as_ptr().cast(), data.len() as u32)
+    })
+}
+
+fn done(error: u32) -> io::Result<()> {
+    if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error as i32)) }
+}
+
+fn source_key(source: &str) -> Vec<u16> {
+    wide(&format!(r"SYSTEM\CurrentControlSet\Services\EventLog\Application\{source}"))
+}
+
+/// In UTF-16, with a zero at the end, and none before it.
+fn wide(text: &str) -> Vec<u16> {
+    text.encode_utf16().filter(|unit| *unit != 0).chain([0]).collect()
 }

@@ -109,7 +109,7 @@ impl<D: Disk> Target<D> {
     /// Answers a read of what needs no waiting; none for all else.
     pub fn serve_ready(&self, request: &Request) -> Option<Answer> {
         let Request::Read { block, count } = *request else { return None };
-        let range = self.range(block, count.into()).ok()?;
+        let range = self.range(request_type::READ, block, count.into()).ok()?;
         let segments = self.disk.read_ready(GUEST, range.offset, range.within as u32)?;
         Some(Answer { status: Status::default(), data: joined(segments, range.padding()) })
     }
@@ -132,12 +132,13 @@ impl<D: Disk> Target<D> {
     async fn try_serve(&self, request: Request) -> Result<Bytes, RequestError> {
         match request {
             Request::Read { block, count } => {
-                let range = self.range(block, count.into())?;
+                let range = self.range(request_type::READ, block, count.into())?;
                 let segments = self.disk.read(GUEST, range.offset, range.within as u32).await.map_err(read_failed)?;
                 return Ok(joined(segments, range.padding()));
             }
             Request::Write { block, data, is_durable } => {
-                let range = self.range(block, data.len() as u64 / u64::from(BLOCK_BYTES))?;
+                let blocks = data.len() as u64 / u64::from(BLOCK_BYTES);
+                let range = self.range(request_type::WRITE, block, blocks)?;
                 self.disk
                     .write(GUEST, range.offset, data.slice(..range.within as usize))
                     .await
@@ -159,9 +160,9 @@ impl<D: Disk> Target<D> {
     }
 
     /// The bytes of a request that moves data.
-    fn range(&self, block: u64, count: u64) -> Result<Range, RequestError> {
+    fn range(&self, kind: u32, block: u64, count: u64) -> Result<Range, RequestError> {
         let range = self.place(block, count)?;
-        if range.bytes > BYTES_MAX { Err(RequestError::Malformed(request_type::READ)) } else { Ok(range) }
+        if range.bytes > BYTES_MAX { Err(RequestError::Malformed(kind)) } else { Ok(range) }
     }
 
     fn place(&self, block: u64, count: u64) -> Result<Range, RequestError> {
@@ -270,3 +271,6 @@ pub mod sense {
     /// Data protect, space allocation failed: what Windows knows of thin disks.
     pub const NO_SPACE: Status = check_condition(0x07, 0x27, 0x07);
 }
+
+#[cfg(test)]
+mod tests;
