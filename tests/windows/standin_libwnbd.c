@@ -432,12 +432,10 @@ EXPORT void WnbdClose(Disk *disk) {
   if (!disk) return;
   if (disk->running) say("fault: closed while %ld dispatchers run", disk->running);
   if (!disk->disconnecting) say("fault: closed and not removed");
-  say("close");
   if (the_disk == disk) the_disk = NULL;
-  if (disk->script) {
-    disconnect(disk);
-    WaitForSingleObject(disk->script, 1000);
-  }
+  disconnect(disk);
+  if (disk->script) WaitForSingleObject(disk->script, 5000);
+  say("close");
   memset(disk, 0xdb, sizeof *disk); /* not freed: whoever uses it still sees this */
 }
 
