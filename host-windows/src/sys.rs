@@ -371,8 +371,8 @@ pub(crate) enum EventKind {
 /// What shows an event as its text alone, whatever its number: it comes with .NET, which every Windows has.
 const MESSAGE_FILE: &str = r"%SystemRoot%\Microsoft.NET\Framework64\v4.0.30319\EventLogMessages.dll";
 
-/// Writes an event. Where that fails, nobody is left to be told.
-pub(crate) fn report_event(source: &str, kind: EventKind, message: &str) {
+/// Writes an event.
+pub(crate) fn report_event(source: &str, kind: EventKind, message: &str) -> io::Result<()> {
     let (kind, number) = match kind {
         EventKind::Information => (EVENTLOG_INFORMATION_TYPE, 1),
         EventKind::Warning => (EVENTLOG_WARNING_TYPE, 2),
@@ -382,13 +382,15 @@ pub(crate) fn report_event(source: &str, kind: EventKind, message: &str) {
     // SAFETY: the name ends with a zero.
     let log = unsafe { RegisterEventSourceW(ptr::null(), source.as_ptr()) };
     if log.is_null() {
-        return;
+        return Err(io::Error::last_os_error());
     }
     let texts = [message.as_ptr()];
     // SAFETY: the log is open, there is one text, and it ends with a zero.
-    unsafe { ReportEventW(log, kind, 0, number, ptr::null_mut(), 1, 0, texts.as_ptr(), ptr::null()) };
+    let written = unsafe { ReportEventW(log, kind, 0, number, ptr::null_mut(), 1, 0, texts.as_ptr(), ptr::null()) };
+    let outcome = if written == 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
     // SAFETY: it was opened above.
     unsafe { DeregisterEventSource(log) };
+    outcome
 }
 
 /// Has the event log show events of this source as their texts.
@@ -425,4 +427,21 @@ fn source_key(source: &str) -> Vec<u16> {
 /// In UTF-16, with a zero at the end, and none before it.
 fn wide(text: &str) -> Vec<u16> {
     text.encode_utf16().filter(|unit| *unit != 0).chain([0]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_can_be_written() {
+        for kind in [EventKind::Information, EventKind::Warning, EventKind::Error] {
+            report_event("swarmdisk-tests", kind, "a test\0, to be ignored").unwrap();
+        }
+    }
+
+    #[test]
+    fn the_folder_for_programs_is_known() {
+        assert!(program_files().unwrap().is_absolute());
+    }
 }

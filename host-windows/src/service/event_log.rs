@@ -10,13 +10,18 @@ pub(super) fn begin() {
     log::set_level(Level::Info);
     log::send_to(|level, line| {
         let kind = if level == Level::Warn { EventKind::Warning } else { EventKind::Information };
-        sys::report_event(super::NAME, kind, without_name(line));
+        write(kind, without_name(line));
     });
 }
 
 /// Says what the service ends of.
 pub(super) fn error(message: &str) {
-    sys::report_event(super::NAME, EventKind::Error, message);
+    write(EventKind::Error, message);
+}
+
+fn write(kind: EventKind, message: &str) {
+    // Nobody is left to be told.
+    let _ = sys::report_event(super::NAME, kind, message);
 }
 
 /// The log shows the source by itself.

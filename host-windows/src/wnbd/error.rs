@@ -19,7 +19,7 @@ pub enum WnbdError {
     #[error("libwnbd.dll cannot be loaded: {0}; install WNBD anew")]
     Library(io::Error),
     /// The DLL is of another time.
-    #[error("libwnbd.dll has no {0}; install WNBD 0.4 or later")]
+    #[error("libwnbd.dll has no {0}; install WNBD 0.7 or later")]
     OtherLibrary(&'static str),
     /// The machine lacks the driver.
     #[error(

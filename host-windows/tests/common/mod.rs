@@ -117,7 +117,8 @@ pub struct Fixture {
 impl Fixture {
     /// With an image of so many bytes.
     pub fn new(bytes: usize) -> Self {
-        let folder = TempDir::new().unwrap();
+        // Paths with a space in them are usual, and apt to be taken apart.
+        let folder = tempfile::Builder::new().prefix("swarm disk ").tempdir().unwrap();
         let program = folder.path().join("swarmdisk.exe");
         fs::copy(env!("CARGO_BIN_EXE_swarmdisk"), &program).unwrap();
         let mut state = 7_u64;
