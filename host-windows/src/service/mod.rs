@@ -61,9 +61,12 @@ impl ServiceManager for WindowsServices {
         let access = ServiceAccess::CHANGE_CONFIG | ServiceAccess::START | ServiceAccess::DELETE;
         let service = manager.create_service(&info, access).map_err(|error| told("make the service", &error))?;
         // What it is without: it runs all the same.
-        let kept = service.set_description(DESCRIPTION).and_then(|()| service.update_failure_actions(restarts()));
+        let kept = service
+            .set_description(DESCRIPTION)
+            .and_then(|()| service.set_preshutdown_timeout(STOP_TIME))
+            .and_then(|()| service.update_failure_actions(restarts()));
         if let Err(error) = kept.map_err(source) {
-            log::warn(format_args!("the service is not restarted should it fail: {error}"));
+            log::warn(format_args!("the service may not be restarted should it fail: {error}"));
         }
         if let Err(error) = sys::register_event_source(NAME) {
             log::warn(format_args!("the event log will not explain the service's messages: {error}"));
@@ -210,7 +213,7 @@ fn serve(_arguments: Vec<OsString>) {
     let (stop, stopped) = oneshot::channel();
     let stop = Mutex::new(Some(stop));
     let control = move |control| match control {
-        ServiceControl::Stop | ServiceControl::Shutdown => {
+        ServiceControl::Stop | ServiceControl::Preshutdown => {
             tell(ServiceState::StopPending, ServiceExitCode::NO_ERROR);
             if let Some(stop) = lock(&stop).take() {
                 // Where nobody waits any longer, it is ending.
@@ -251,7 +254,7 @@ fn tell(state: ServiceState, exit_code: ServiceExitCode) {
     let (wait_hint, controls_accepted) = match state {
         ServiceState::StartPending => (START_TIME, ServiceControlAccept::empty()),
         ServiceState::StopPending => (STOP_TIME, ServiceControlAccept::empty()),
-        ServiceState::Running => (Duration::ZERO, ServiceControlAccept::STOP | ServiceControlAccept::SHUTDOWN),
+        ServiceState::Running => (Duration::ZERO, ServiceControlAccept::STOP | ServiceControlAccept::PRESHUTDOWN),
         _ => (Duration::ZERO, ServiceControlAccept::empty()),
     };
     let status = ServiceStatus {
