@@ -121,7 +121,10 @@ pub(crate) fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io
 }
 
 /// Bytes that a file takes on disk.
-pub(crate) fn allocated_bytes(file: &File) -> io::Result<u64> {
+///
+/// # Errors
+/// Those of the disk.
+pub fn allocated_bytes(file: &File) -> io::Result<u64> {
     #[cfg(unix)]
     return Ok(std::os::unix::fs::MetadataExt::blocks(&file.metadata()?) * 512);
     #[cfg(windows)]

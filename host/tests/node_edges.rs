@@ -3,7 +3,7 @@
 mod common;
 mod nodes;
 
-use common::{packed, skip};
+use common::{flip, packed, skip};
 use nodes::{GUEST, LOCAL, asking, node_options, read_all, seed, start};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -233,15 +233,11 @@ async fn reads_that_wait_end_with_the_node() {
 
 /// Flips a byte in the middle of the payload of each of these chunks, in the file.
 fn rot(path: &std::path::Path, store: &Store, chunks: &[u32]) {
-    use std::os::unix::fs::FileExt;
     let geometry = store.geometry();
-    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
     for index in chunks {
         let piece = geometry.chunk_piece(geometry.chunk(*index).unwrap());
         let (offset, bytes) = store.payload_range(piece).unwrap();
-        let mut byte = [0];
-        file.read_exact_at(&mut byte, offset + u64::from(bytes / 2)).unwrap();
-        file.write_all_at(&[byte[0] ^ 1], offset + u64::from(bytes / 2)).unwrap();
+        flip(path, offset + u64::from(bytes / 2), 1);
     }
 }
 
