@@ -2,12 +2,16 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use swarmdisk_tests::disk::NbdDisk;
 use swarmdisk_tests::fixture::{Fixture, read_report, text, wait_until};
+use swarmdisk_tests::images::folder;
 use swarmdisk_tests::process::DEADLINE;
+use swarmdisk_tests::skip::{find_tool, need};
 
 const MIB: u64 = 1 << 20;
 
@@ -79,4 +83,44 @@ fn what_cannot_be_right_is_told_with_its_line() {
     assert!(missing.status.code() == Some(1) && missing.stderr.contains("check --config"), "{}", missing.stderr);
     let elsewhere = fixture.swarmdisk.run(["service", "install", "--config", &config]);
     assert!(elsewhere.status.code() == Some(2) && elsewhere.stderr.contains("services are Windows'"));
+}
+
+#[test]
+fn the_zip_for_windows_has_what_installs_the_service_and_is_the_same_each_time() {
+    let Some(python) = need(find_tool("python3", "python3")) else { return };
+    let folder = folder();
+    let exe = folder.path().join("built.exe");
+    fs::write(&exe, "MZ, as it were").unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host-windows/package/package.sh");
+    let zips = ["a.zip", "b.zip"].map(|name| {
+        let zip = folder.path().join(name);
+        assert!(Command::new(&script).args([&exe, &zip]).status().unwrap().success());
+        zip
+    });
+    assert_eq!(fs::read(&zips[0]).unwrap(), fs::read(&zips[1]).unwrap());
+    let unpack = Command::new(python).args(["-m", "zipfile", "-e"]).arg(&zips[0]).arg(folder.path()).status();
+    assert!(unpack.unwrap().success());
+    let inside = folder.path().join("swarmdisk");
+    for name in ["LICENSE-APACHE", "LICENSE-MIT", "README.md", "install.ps1", "swarmdisk.toml"] {
+        assert!(inside.join(name).is_file(), "{name}");
+    }
+    assert_eq!(fs::read(inside.join("swarmdisk.exe")).unwrap(), fs::read(&exe).unwrap());
+    let script = fs::read_to_string(inside.join("install.ps1")).unwrap();
+    assert!(script.lines().count() > 50 && script.matches("\r\n").count() == script.matches('\n').count());
+}
+
+#[test]
+fn the_example_s_lines_are_right_when_they_are_let_in() {
+    let fixture = Fixture::mixed(MIB, 24);
+    let example = include_str!("../../host-windows/package/swarmdisk.toml");
+    let config = fixture.text("swarmdisk.toml");
+    let code = |line: &str| {
+        line.strip_prefix("# ").filter(|line| line.starts_with("[[") || line.contains(" = ")).map(str::to_owned)
+    };
+    let listed: Vec<String> = example.lines().filter_map(code).collect();
+    assert_eq!(listed.iter().filter(|line| line.starts_with("[[")).count(), 2, "{listed:?}");
+    // Here it has no drives to offer: it has been read up to there.
+    fs::write(&config, listed.join("\n")).unwrap();
+    let finished = fixture.swarmdisk.spawn(["service", "run", "--config", &config]).wait(DEADLINE);
+    assert!(finished.stderr.contains("WNBD is Windows'"), "{}", finished.stderr);
 }
