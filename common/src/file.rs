@@ -79,10 +79,29 @@ pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<
 /// The folder that a file is in, so named that a temporary file in it may have a path of any length.
 ///
 /// # Errors
-/// If it is not there.
+/// If the current folder is not there.
 pub fn real_folder_of(path: &Path) -> io::Result<PathBuf> {
-    // On Windows a canonical path is one without that system's limit of 260 characters.
-    if cfg!(windows) { fs::canonicalize(folder_of(path)) } else { Ok(folder_of(path).to_owned()) }
+    #[cfg(not(windows))]
+    return Ok(folder_of(path).to_owned());
+    #[cfg(windows)]
+    verbatim(folder_of(path))
+}
+
+/// The path in the form that may be longer than 260 characters: `\\?\C:\…`, `\\?\UNC\SERVER\SHARE\…`.
+#[cfg(windows)]
+fn verbatim(path: &Path) -> io::Result<PathBuf> {
+    use std::path::{Component, Prefix};
+    let path = std::path::absolute(path)?;
+    let Some(Component::Prefix(prefix)) = path.components().next() else { return Ok(path) };
+    let root = match prefix.kind() {
+        Prefix::Disk(disk) => PathBuf::from(format!(r"\\?\{}:\", char::from(disk))),
+        Prefix::UNC(server, share) => Path::new(r"\\?\UNC").join(server).join(share),
+        _ => return Ok(path),
+    };
+    Ok(path
+        .components()
+        .skip_while(|part| !matches!(part, Component::Normal(_)))
+        .fold(root, |path, part| path.join(part)))
 }
 
 /// Gives a temporary file its name, in the place of a file that is there.
@@ -121,6 +140,20 @@ mod tests {
         for error in [write_json(&1, &missing), check_writable(&missing), check_writable(folder.path())] {
             let error = error.unwrap_err().to_string();
             assert!(error.contains("choose another --report") && !error.contains('\n'), "{error}");
+        }
+    }
+
+    #[cfg(windows)]
+    #[test]
+    fn windows_paths_have_a_form_of_any_length() {
+        for (path, long) in [
+            (r"C:\a\b", r"\\?\C:\a\b"),
+            (r"C:\", r"\\?\C:\"),
+            (r"C:/a/../b", r"\\?\C:\b"),
+            (r"\\server\share\a", r"\\?\UNC\server\share\a"),
+            (r"\\?\C:\a", r"\\?\C:\a"),
+        ] {
+            assert_eq!(verbatim(Path::new(path)).unwrap(), Path::new(long), "{path}");
         }
     }
 

@@ -5,12 +5,11 @@ use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::os::windows::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use tempfile::TempDir;
-use windows_sys::Win32::System::Console::{CTRL_BREAK_EVENT, GenerateConsoleCtrlEvent};
-use windows_sys::Win32::System::Threading::CREATE_NEW_PROCESS_GROUP;
+use windows_sys::Win32::Foundation::CloseHandle;
+use windows_sys::Win32::System::Threading::{EVENT_MODIFY_STATE, OpenEventW, SetEvent};
 
 const CHUNK: usize = 1 << 16;
 
@@ -55,8 +54,7 @@ impl Running {
     #[track_caller]
     fn start<A: AsRef<OsStr>>(arguments: &[A]) -> Self {
         let mut command = command(arguments);
-        // So that it can be sent Ctrl-Break alone.
-        command.creation_flags(CREATE_NEW_PROCESS_GROUP).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        command.stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.spawn().unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let mut first_line = String::new();
@@ -69,11 +67,18 @@ impl Running {
         self.first_line.strip_prefix("ready ").unwrap()
     }
 
-    /// Sends Ctrl-Break; it must end as it does by itself.
+    /// Asks it to end by its event; it must end as it does by itself.
     #[track_caller]
     fn stop(mut self) {
-        // SAFETY: it takes plain numbers.
-        assert_ne!(unsafe { GenerateConsoleCtrlEvent(CTRL_BREAK_EVENT, self.child.id()) }, 0);
+        let name = format!(r"Local\swarmdisk-end-{}", self.child.id());
+        let name: Vec<u16> = name.encode_utf16().chain([0]).collect();
+        // SAFETY: the name ends with a zero and outlives the call; the handle is closed once, by who has opened it.
+        unsafe {
+            let event = OpenEventW(EVENT_MODIFY_STATE, 0, name.as_ptr());
+            assert!(!event.is_null(), "{}", std::io::Error::last_os_error());
+            assert_ne!(SetEvent(event), 0);
+            CloseHandle(event);
+        }
         let status = self.child.wait().unwrap();
         assert!(status.success(), "{status}");
         let mut rest = String::new();

@@ -3,7 +3,7 @@
 mod common;
 mod nodes;
 
-use common::{flip, packed, skip};
+use common::{flip, packed};
 use nodes::{GUEST, LOCAL, asking, node_options, read_all, seed, start};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -303,9 +303,11 @@ async fn a_limited_node_receives_no_faster() {
     assert!(rate <= LIMIT as f64 * 1.05, "{rate}");
 }
 
-/// A tiny file system of its own; unmounted when dropped.
+/// A tiny file system of its own, which other systems cannot mount; unmounted when dropped.
+#[cfg(target_os = "linux")]
 struct Tmpfs(tempfile::TempDir);
 
+#[cfg(target_os = "linux")]
 impl Tmpfs {
     fn mount(size: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
@@ -316,16 +318,18 @@ impl Tmpfs {
     }
 }
 
+#[cfg(target_os = "linux")]
 impl Drop for Tmpfs {
     fn drop(&mut self) {
         let _ = std::process::Command::new("umount").arg(self.0.path()).status();
     }
 }
 
+#[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guests_are_served_though_the_disk_is_full() {
     let Some(disk) = Tmpfs::mount("1m") else {
-        return skip("no small file system: mounting a tmpfs needs root");
+        return common::skip("no small file system: mounting a tmpfs needs root");
     };
     let packed = packed(400);
     let seed = seed(&packed.swarm).await;

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{GO_ON, Packed, copy_piece, leaves_first, names, packed, skip};
+use common::{GO_ON, Packed, copy_piece, leaves_first, names, packed};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -448,9 +448,11 @@ fn threads_never_see_a_wrong_byte() {
     assert!(reads.into_inner() > 0);
 }
 
-/// A tiny file system of its own; unmounted when dropped.
+/// A tiny file system of its own, which other systems cannot mount; unmounted when dropped.
+#[cfg(target_os = "linux")]
 struct Tmpfs(tempfile::TempDir);
 
+#[cfg(target_os = "linux")]
 impl Tmpfs {
     fn mount(size: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
@@ -460,16 +462,18 @@ impl Tmpfs {
     }
 }
 
+#[cfg(target_os = "linux")]
 impl Drop for Tmpfs {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg(self.0.path()).status();
     }
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_told_and_nothing_is_claimed() {
     let Some(disk) = Tmpfs::mount("1m") else {
-        return skip("no small file system: mounting a tmpfs needs root");
+        return common::skip("no small file system: mounting a tmpfs needs root");
     };
     let packed = packed(600);
     let origin = Store::open_complete(&packed.swarm).unwrap();

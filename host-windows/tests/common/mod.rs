@@ -3,14 +3,13 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::os::windows::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use windows_sys::Win32::System::Console::{CTRL_BREAK_EVENT, GenerateConsoleCtrlEvent, GetConsoleCP};
-use windows_sys::Win32::System::Threading::CREATE_NEW_PROCESS_GROUP;
+use windows_sys::Win32::Foundation::CloseHandle;
+use windows_sys::Win32::System::Threading::{EVENT_MODIFY_STATE, OpenEventW, SetEvent};
 
 /// How long something may take that happens soon; it bounds a failure, and decides nothing else.
 pub const SOON: Duration = Duration::from_secs(60);
@@ -55,8 +54,6 @@ pub struct Running {
     child: Child,
     output: BufReader<ChildStdout>,
     complaints: ChildStderr,
-    /// By these it is found again.
-    arguments: Vec<String>,
     /// What it has printed first.
     pub first_line: String,
 }
@@ -65,12 +62,7 @@ impl Running {
     /// Starts it, and waits for its first line.
     #[track_caller]
     pub fn start(mut command: Command) -> Self {
-        if has_console() {
-            // So that it can be sent Ctrl-Break alone. It is deaf to Ctrl-C then.
-            command.creation_flags(CREATE_NEW_PROCESS_GROUP);
-        }
         command.stdin(Stdio::null());
-        let arguments = command.get_args().map(|argument| argument.to_str().unwrap().to_owned()).collect();
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (mut output, mut complaints) = (BufReader::new(child.stdout.take().unwrap()), child.stderr.take().unwrap());
         let mut first_line = String::new();
@@ -80,16 +72,20 @@ impl Running {
             complaints.read_to_string(&mut said).unwrap();
             panic!("it has ended: {said}");
         }
-        Self { child, output, complaints, arguments, first_line: first_line.trim_end().to_owned() }
+        Self { child, output, complaints, first_line: first_line.trim_end().to_owned() }
     }
 
-    /// Sends Ctrl-Break, and waits for the end, which must be a success; gives what it has complained about.
+    /// Asks it to end by its event, and waits for the end, which must be a success; gives what it has complained about.
     #[track_caller]
     pub fn stop(self) -> String {
-        match has_console() {
-            // SAFETY: it takes plain numbers.
-            true => assert_ne!(unsafe { GenerateConsoleCtrlEvent(CTRL_BREAK_EVENT, self.child.id()) }, 0),
-            false => interrupt_under_wine(&self.arguments),
+        let name = format!(r"Local\swarmdisk-end-{}", self.child.id());
+        let name: Vec<u16> = name.encode_utf16().chain([0]).collect();
+        // SAFETY: the name ends with a zero and outlives the call; the handle is closed once, by who has opened it.
+        unsafe {
+            let event = OpenEventW(EVENT_MODIFY_STATE, 0, name.as_ptr());
+            assert!(!event.is_null(), "{}", std::io::Error::last_os_error());
+            assert_ne!(SetEvent(event), 0);
+            CloseHandle(event);
         }
         let (status, complaints) = self.end();
         assert_eq!(status, Some(0), "{complaints}");
@@ -104,27 +100,6 @@ impl Running {
         self.complaints.read_to_string(&mut complaints).unwrap();
         (status.code(), complaints.replace("\r\n", "\n"))
     }
-}
-
-/// Wine has none without a terminal.
-fn has_console() -> bool {
-    // SAFETY: it takes nothing.
-    unsafe { GetConsoleCP() != 0 }
-}
-
-/// Without a terminal Wine has no console, and takes SIGINT for Ctrl-C instead: sends that to the process with these
-/// arguments, which name a file of the test's own.
-fn interrupt_under_wine(arguments: &[String]) {
-    let numbers = fs::read_dir(r"Z:\proc").expect("Wine shows the machine's files as Z:");
-    let is_it = |folder: &PathBuf| {
-        let line = fs::read(folder.join("cmdline")).unwrap_or_default();
-        let words: Vec<_> = line.split(|byte| *byte == 0).skip(1).map(String::from_utf8_lossy).collect();
-        words.len() >= arguments.len() && words.iter().zip(arguments).all(|(word, argument)| word == argument)
-    };
-    let found = numbers.flatten().map(|entry| entry.path()).find(is_it).expect("the process runs");
-    let number = found.file_name().unwrap().to_str().unwrap().to_owned();
-    let status = Command::new("start").args(["/wait", "/unix", "/bin/kill", "-INT", &number]).status().unwrap();
-    assert!(status.success(), "{status}");
 }
 
 impl Drop for Running {

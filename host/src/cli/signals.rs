@@ -58,10 +58,14 @@ impl Signals {
 }
 
 #[cfg(windows)]
-struct Signals(Option<WindowsSignals>);
+struct Signals {
+    console: Option<ConsoleSignals>,
+    /// None if it cannot be watched.
+    asked: Option<tokio::sync::mpsc::Receiver<()>>,
+}
 
 #[cfg(windows)]
-struct WindowsSignals {
+struct ConsoleSignals {
     interrupt: tokio::signal::windows::CtrlC,
     pause: tokio::signal::windows::CtrlBreak,
     close: tokio::signal::windows::CtrlClose,
@@ -73,34 +77,55 @@ impl Signals {
     /// Where they cannot be watched, the system does as it always does.
     fn watch() -> Self {
         use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close, ctrl_shutdown};
-        let all = || {
+        let console = || {
             let (interrupt, pause) = (ctrl_c()?, ctrl_break()?);
-            std::io::Result::Ok(WindowsSignals { interrupt, pause, close: ctrl_close()?, shutdown: ctrl_shutdown()? })
+            std::io::Result::Ok(ConsoleSignals { interrupt, pause, close: ctrl_close()?, shutdown: ctrl_shutdown()? })
         };
-        Self(all().ok())
+        Self { console: console().ok(), asked: watch_event() }
     }
 
     /// When the console closes or the machine shuts down, Windows gives the process some five seconds from then on.
     async fn next(&mut self) -> &'static str {
-        let Some(all) = &mut self.0 else { return std::future::pending().await };
+        let Self { console, asked } = self;
+        let of_console = async {
+            let Some(all) = console else { return std::future::pending().await };
+            tokio::select! {
+                _ = all.interrupt.recv() => "Ctrl-C",
+                _ = all.pause.recv() => "Ctrl-Break",
+                _ = all.close.recv() => "the console's end",
+                _ = all.shutdown.recv() => "the machine's shutdown",
+            }
+        };
+        let by_event = async {
+            let Some(asked) = asked else { return std::future::pending().await };
+            match asked.recv().await {
+                Some(()) => "a request",
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            _ = all.interrupt.recv() => "Ctrl-C",
-            _ = all.pause.recv() => "Ctrl-Break",
-            _ = all.close.recv() => "the console's end",
-            _ = all.shutdown.recv() => "the machine's shutdown",
+            signal = of_console => signal,
+            signal = by_event => signal,
         }
     }
 }
 
-/// Sees to it that the command's process can be [asked to end](ask_to_end) alone.
-pub(crate) fn may_be_asked(command: &mut tokio::process::Command) -> &mut tokio::process::Command {
-    // CREATE_NEW_PROCESS_GROUP: else the request would reach all processes of the console.
-    #[cfg(windows)]
-    command.creation_flags(0x200);
-    command
+/// The event by which a process is asked to end, as SIGTERM does elsewhere: it needs no console.
+#[cfg(windows)]
+fn event_of(process: u32) -> String {
+    format!(r"Local\swarmdisk-end-{process}")
 }
 
-/// Asks a child process to end; on Windows one that was [made for that](may_be_asked).
+#[cfg(windows)]
+fn watch_event() -> Option<tokio::sync::mpsc::Receiver<()>> {
+    let event = crate::sys::windows::Event::create(&event_of(std::process::id())).ok()?;
+    let (tell, told) = tokio::sync::mpsc::channel(1);
+    // It ends with the process.
+    std::thread::spawn(move || while event.wait().is_ok() && tell.blocking_send(()).is_ok() {});
+    Some(told)
+}
+
+/// Asks a child process to end: on Windows one of this program's.
 pub(crate) fn ask_to_end(child: &tokio::process::Child) {
     // It may have ended just now.
     #[cfg(unix)]
@@ -109,6 +134,6 @@ pub(crate) fn ask_to_end(child: &tokio::process::Child) {
     }
     #[cfg(windows)]
     if let Some(id) = child.id() {
-        let _ = crate::sys::windows::send_break(id);
+        let _ = crate::sys::windows::Event::set(&event_of(id));
     }
 }

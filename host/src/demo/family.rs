@@ -37,8 +37,7 @@ impl Family {
         // Held while the process starts: one that starts while all end must not be missed.
         let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(children) = children.as_mut() else { return Err(std::io::ErrorKind::Interrupted.into()) };
-        let command = signals::may_be_asked(command.stdin(Stdio::null()).kill_on_drop(true));
-        let mut child = command.spawn()?;
+        let mut child = command.stdin(Stdio::null()).kill_on_drop(true).spawn()?;
         let output = child.stdout.take();
         children.push(child);
         Ok(output)

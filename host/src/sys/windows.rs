@@ -1,4 +1,4 @@
-//! What Windows offers of files, and the standard library does not.
+//! What Windows offers of files and events, and the standard library does not.
 //!
 //! *Invariants*: no handle outlives the call that it is lent to; nothing here keeps a pointer. *Units*: bytes.
 
@@ -6,17 +6,19 @@ use std::fs::File;
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::ops::Range;
-use std::os::windows::io::AsRawHandle;
-use windows_sys::Win32::Foundation::{ERROR_IO_PENDING, ERROR_LOCK_VIOLATION, ERROR_MORE_DATA, HANDLE};
+use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
+use windows_sys::Win32::Foundation::{ERROR_IO_PENDING, ERROR_LOCK_VIOLATION, ERROR_MORE_DATA, HANDLE, WAIT_OBJECT_0};
 use windows_sys::Win32::Storage::FileSystem::{
     FILE_COMPRESSION_INFO, FILE_INFO_BY_HANDLE_CLASS, FILE_STANDARD_INFO, FileCompressionInfo, FileStandardInfo,
     GetFileInformationByHandleEx, LOCKFILE_EXCLUSIVE_LOCK, LOCKFILE_FAIL_IMMEDIATELY, LockFileEx,
 };
-use windows_sys::Win32::System::Console::{CTRL_BREAK_EVENT, GenerateConsoleCtrlEvent};
 use windows_sys::Win32::System::IO::{DeviceIoControl, OVERLAPPED};
 use windows_sys::Win32::System::Ioctl::{
     FILE_ALLOCATED_RANGE_BUFFER, FILE_ZERO_DATA_INFORMATION, FSCTL_QUERY_ALLOCATED_RANGES, FSCTL_SET_SPARSE,
     FSCTL_SET_ZERO_DATA,
+};
+use windows_sys::Win32::System::Threading::{
+    CreateEventW, EVENT_MODIFY_STATE, INFINITE, OpenEventW, SetEvent, WaitForSingleObject,
 };
 
 /// The byte that stands for the file when it is locked: what is locked on Windows nobody else can read, and other processes
@@ -72,10 +74,48 @@ pub(crate) fn allocated_bytes(file: &File) -> io::Result<u64> {
     information::<FILE_STANDARD_INFO>(file, FileStandardInfo).map(|info| info.AllocationSize as u64)
 }
 
-/// Sends Ctrl-Break to a process that was made the first of its process group, and to its children.
-pub(crate) fn send_break(process_group: u32) -> io::Result<()> {
-    // SAFETY: it takes plain numbers.
-    answer(unsafe { GenerateConsoleCtrlEvent(CTRL_BREAK_EVENT, process_group) })
+/// Something that other processes of this user can make happen, by its name.
+#[derive(Debug)]
+pub(crate) struct Event(OwnedHandle);
+
+impl Event {
+    /// One that is forgotten each time that somebody has waited for it.
+    pub(crate) fn create(name: &str) -> io::Result<Self> {
+        let name = wide(name);
+        // SAFETY: the name ends with a zero and outlives the call; without attributes the process's own rights hold.
+        Self::owned(unsafe { CreateEventW(std::ptr::null(), 0, 0, name.as_ptr()) })
+    }
+
+    /// Makes the one with this name happen.
+    pub(crate) fn set(name: &str) -> io::Result<()> {
+        let name = wide(name);
+        // SAFETY: the name ends with a zero and outlives the call.
+        let this = Self::owned(unsafe { OpenEventW(EVENT_MODIFY_STATE, 0, name.as_ptr()) })?;
+        // SAFETY: the handle is this event's, and open.
+        answer(unsafe { SetEvent(this.0.as_raw_handle().cast()) })
+    }
+
+    /// Waits until it happens.
+    pub(crate) fn wait(&self) -> io::Result<()> {
+        // SAFETY: the handle is this event's, and open as long as it is borrowed.
+        match unsafe { WaitForSingleObject(self.0.as_raw_handle().cast(), INFINITE) } {
+            WAIT_OBJECT_0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    fn owned(handle: HANDLE) -> io::Result<Self> {
+        if handle.is_null() {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the system has just made the handle for us, and nobody else has it.
+        Ok(Self(unsafe { OwnedHandle::from_raw_handle(handle.cast()) }))
+    }
+}
+
+/// As Windows wants texts.
+fn wide(text: &str) -> Vec<u16> {
+    text.encode_utf16().chain([0]).collect()
 }
 
 fn is_code(error: &io::Error, code: u32) -> bool {
@@ -153,6 +193,17 @@ mod tests {
         let mut text = String::new();
         third.read_to_string(&mut text).unwrap();
         assert_eq!(text, "written");
+    }
+
+    #[test]
+    fn an_event_is_waited_for_by_its_name() {
+        let name = format!(r"Local\swarmdisk-test-{}", std::process::id());
+        assert!(Event::set(&name).is_err());
+        let event = Event::create(&name).unwrap();
+        for _ in 0..2 {
+            Event::set(&name).unwrap();
+            event.wait().unwrap();
+        }
     }
 
     #[test]
