@@ -1,6 +1,6 @@
 //! WNBD: a disk as a drive of a Windows machine, by the driver of <https://github.com/cloudbase/wnbd>.
 //!
-//! *Purpose*: [`WnbdDrive`] makes a drive of any [`Disk`](swarmdisk_host::disk::Disk); [`Wnbd`] is what the command's
+//! *Purpose*: `WnbdDrive` makes a drive of any [`Disk`](swarmdisk_host::disk::Disk); `Wnbd` is what the command's
 //! `--wnbd` is. The driver is spoken to through its `libwnbd.dll`, which is loaded when it is asked for.
 //!
 //! | module | holds |
