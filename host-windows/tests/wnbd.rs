@@ -56,6 +56,11 @@ impl Drive {
         running
     }
 
+    #[track_caller]
+    fn seed(&self) -> Running {
+        Running::start(self.fixture.command(&["seed", &self.fixture.text("disk.swarm")]))
+    }
+
     fn log(&self) -> Vec<String> {
         let log = fs::read_to_string(self.fixture.path("log")).unwrap_or_default();
         log.lines().map(|line| line.trim_end().to_owned()).collect()
@@ -157,8 +162,10 @@ fn a_stand_in_reads_writes_and_removes_a_writable_drive() {
 #[test]
 fn a_stand_in_finds_a_drive_without_an_overlay_read_only() {
     let Some(drive) = Drive::new() else { return };
-    let dump = drive.fixture.text("dump");
-    let running = drive.start(&format!("write 0 1 1\nflush\nunmap 0 1\ndump {dump}\n"), &[]);
+    let (dump, cache) = (drive.fixture.text("dump"), drive.fixture.text("cache"));
+    let seed = drive.seed();
+    let script = format!("write 0 1 1\nflush\nunmap 0 1\ndump {dump}\n");
+    let running = Running::start(drive.command(&seed.first_line, &script, &["--cache", &cache]));
     drive.wait_for_script();
     let disk = drive.padded();
     let expected = [
@@ -169,8 +176,9 @@ fn a_stand_in_finds_a_drive_without_an_overlay_read_only() {
         format!("dump {BLOCKS} failed 0"),
     ];
     assert_eq!(drive.done(), expected);
-    assert!(fs::read(dump).unwrap() == disk);
+    assert!(fs::read(dump).unwrap() == disk, "the drive is not what it should be");
     running.stop();
+    seed.stop();
     assert!(drive.log()[0].contains("read-only 1 flush 0 fua 0 unmap 0"));
     drive.assert_clean();
 }
@@ -200,7 +208,7 @@ fn a_drive_that_somebody_else_removes_from_a_stand_in_ends_the_command() {
 #[test]
 fn a_drive_of_a_stand_in_whose_seed_has_died_tells_read_errors() {
     let Some(drive) = Drive::new() else { return };
-    let seed = Running::start(drive.fixture.command(&["seed", &drive.fixture.text("disk.swarm")]));
+    let seed = drive.seed();
     let go = drive.fixture.text("go");
     let cache = drive.fixture.text("cache");
     let options = ["--cache", &cache, "--io-timeout", "2s", "--prefetch", "off"];
@@ -217,6 +225,24 @@ fn a_drive_of_a_stand_in_whose_seed_has_died_tells_read_errors() {
     let complaint = running.stop();
     assert!(complaint.contains("raise --io-timeout"), "{complaint}");
     drive.assert_clean();
+}
+
+#[test]
+fn a_drive_may_go_from_a_stand_in_while_a_read_waits_for_the_swarm() {
+    let Some(drive) = Drive::new() else { return };
+    let seed = drive.seed();
+    let (go, cache) = (drive.fixture.text("go"), drive.fixture.text("cache"));
+    let script = format!("await {go}\nlater 6000 8\nlater 5000 8\ndisconnect\n");
+    let options = ["--cache", &cache, "--io-timeout", "5s", "--prefetch", "off"];
+    let running = Running::start(drive.command(&seed.first_line, &script, &options));
+    drop(seed);
+    fs::write(&go, "").unwrap();
+    let (status, complaint) = running.end();
+    assert_eq!(status, Some(1), "{complaint}");
+    assert!(complaint.contains("was removed by somebody else"), "{complaint}");
+    let log = drive.log();
+    assert!(!log.iter().any(|line| line.starts_with("fault")), "{log:#?}");
+    assert!(log.iter().any(|line| line == "dispatcher ends"), "{log:#?}");
 }
 
 #[test]

@@ -10,6 +10,7 @@
  *     read BLOCK COUNT         write BLOCK COUNT SEED      durable BLOCK COUNT SEED (a write with FUA)
  *     flush                    unmap BLOCK COUNT           anchor BLOCK COUNT (an unmap that is not offered)
  *     reserve (a persistent reservation, not offered)      abort BLOCK COUNT (a read that Windows gives up)
+ *     later BLOCK COUNT (a read that nobody waits for)
  *     dump FILE (all blocks, 16 reads at a time)           await FILE (goes on when it is there)
  *     refuse (polite removal is refused from now on)       disconnect (somebody else removes the disk)
  *   STANDIN_WNBD_CREATE_ERROR  what WnbdCreate fails with
@@ -317,6 +318,14 @@ static void command(Disk *disk, const char *line) {
     request = make(READ_REQ, block, count);
     request.abort = 1;
     run(disk, request, word);
+  } else if (!strcmp(word, "later")) {
+    Request *kept = malloc(sizeof *kept);
+    *kept = make(READ_REQ, block, count);
+    queue(disk, kept);
+    /* It is in flight when the next command comes. */
+    EnterCriticalSection(&lock);
+    while (disk->pending) SleepConditionVariableCS(&changed, &lock, 10);
+    LeaveCriticalSection(&lock);
   } else if (!strcmp(word, "dump")) dump(disk, path);
   else if (!strcmp(word, "await")) {
     while (GetFileAttributesA(path) == INVALID_FILE_ATTRIBUTES) Sleep(20);
