@@ -201,8 +201,10 @@ fn a_command_runs_on_its_disk_and_gives_its_status() {
         fixture.text("disk.raw"),
         fixture.text("disk.swarm"),
     );
-    let replay = ["run", &swarm, "--", own, "replay", &trace, "--disk", "{disk}", "--speed", "1000", "--verify", &raw];
-    assert!(succeed(&replay).contains("0 mismatches"));
+    let run_replay =
+        ["run", &swarm, "--", own, "replay", &trace, "--disk", "{disk}", "--speed", "1000", "--verify", &raw, "--json"];
+    let result: Value = serde_json::from_str(&succeed(&run_replay)).unwrap();
+    assert_eq!((&result["mismatches"], &result["reads"]), (&0.into(), &20.into()));
     for (command, status) in [("exit 0", 0), ("exit 37", 37)] {
         assert_eq!(run(&["run", &swarm, "--", "cmd", "/c", command]).status.code(), Some(status));
     }

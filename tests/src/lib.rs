@@ -18,3 +18,4 @@ pub mod recall;
 pub mod simulated;
 pub mod skip;
 pub mod tiny;
+pub mod windows;
