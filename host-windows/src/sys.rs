@@ -57,16 +57,25 @@ pub(crate) enum LoadError {
 /// `PWNBD_DISK`.
 type RawDisk = *mut c_void;
 
+type Create = unsafe extern "C" fn(*const Properties, *const Interface, *mut c_void, *mut RawDisk) -> u32;
+type StartDispatcher = unsafe extern "C" fn(RawDisk, u32) -> u32;
+type WaitDispatcher = unsafe extern "C" fn(RawDisk) -> u32;
+type SendResponse = unsafe extern "C" fn(RawDisk, *const IoResponse, *const c_void, u32) -> u32;
+type Remove = unsafe extern "C" fn(RawDisk, *const RemoveOptions) -> u32;
+type Close = unsafe extern "C" fn(RawDisk);
+type PollDiskNumber = unsafe extern "C" fn(*const c_char, u8, u8, u32, u32, *mut u32) -> u32;
+type UserContext = unsafe extern "C" fn(RawDisk, *mut *mut c_void) -> u32;
+
 /// The functions of the DLL that are used.
 pub(crate) struct Library {
-    create: unsafe extern "C" fn(*const Properties, *const Interface, *mut c_void, *mut RawDisk) -> u32,
-    start_dispatcher: unsafe extern "C" fn(RawDisk, u32) -> u32,
-    wait_dispatcher: unsafe extern "C" fn(RawDisk) -> u32,
-    send_response: unsafe extern "C" fn(RawDisk, *const IoResponse, *const c_void, u32) -> u32,
-    remove: unsafe extern "C" fn(RawDisk, *const RemoveOptions) -> u32,
-    close: unsafe extern "C" fn(RawDisk),
-    poll_disk_number: unsafe extern "C" fn(*const c_char, u8, u8, u32, u32, *mut u32) -> u32,
-    user_context: unsafe extern "C" fn(RawDisk, *mut *mut c_void) -> u32,
+    create: Create,
+    start_dispatcher: StartDispatcher,
+    wait_dispatcher: WaitDispatcher,
+    send_response: SendResponse,
+    remove: Remove,
+    close: Close,
+    poll_disk_number: PollDiskNumber,
+    user_context: UserContext,
 }
 
 static LIBRARY: OnceLock<Library> = OnceLock::new();
@@ -87,24 +96,24 @@ impl Library {
 
     fn of(module: HMODULE) -> Result<Self, LoadError> {
         macro_rules! function {
-            ($name:literal) => {{
+            ($name:literal, $kind:ty) => {{
                 // SAFETY: the module is loaded, and the name ends with a zero.
                 let found = unsafe { GetProcAddress(module, concat!($name, "\0").as_ptr()) };
                 let found = found.ok_or(LoadError::Lacks($name))?;
-                // SAFETY: a function of this name has the type that the field is declared with: `include/wnbd.h`.
+                // SAFETY: a function of this name has this type: `include/wnbd.h`.
                 // x86-64 has one calling convention.
-                unsafe { std::mem::transmute::<unsafe extern "system" fn() -> isize, _>(found) }
+                unsafe { std::mem::transmute::<unsafe extern "system" fn() -> isize, $kind>(found) }
             }};
         }
         Ok(Self {
-            create: function!("WnbdCreate"),
-            start_dispatcher: function!("WnbdStartDispatcher"),
-            wait_dispatcher: function!("WnbdWaitDispatcher"),
-            send_response: function!("WnbdSendResponse"),
-            remove: function!("WnbdRemove"),
-            close: function!("WnbdClose"),
-            poll_disk_number: function!("WnbdPollDiskNumber"),
-            user_context: function!("WnbdGetUserContext"),
+            create: function!("WnbdCreate", Create),
+            start_dispatcher: function!("WnbdStartDispatcher", StartDispatcher),
+            wait_dispatcher: function!("WnbdWaitDispatcher", WaitDispatcher),
+            send_response: function!("WnbdSendResponse", SendResponse),
+            remove: function!("WnbdRemove", Remove),
+            close: function!("WnbdClose", Close),
+            poll_disk_number: function!("WnbdPollDiskNumber", PollDiskNumber),
+            user_context: function!("WnbdGetUserContext", UserContext),
         })
     }
 }
