@@ -12,7 +12,7 @@ export CC_x86_64_pc_windows_msvc=x86_64-w64-mingw32-gcc AR_x86_64_pc_windows_msv
 
 for target in x86_64-pc-windows-gnu x86_64-pc-windows-msvc; do
   case $target in *-msvc) export CARGO_FEATURE_PURE=1 ;; *) unset CARGO_FEATURE_PURE ;; esac
-  cargo_for "$target" clippy --locked --quiet --all-targets --features exe -p swarmdisk-host-windows -p swarmdisk-host \
+  cargo_for "$target" clippy --locked --quiet --all-targets --features swarmdisk-host-windows/exe -p swarmdisk-host-windows -p swarmdisk-host \
     -p swarmdisk-common -p swarmdisk-core -- -D warnings \
     -A clippy::missing-const-for-thread-local    # which takes std's own way to be const on windows-gnu for none
   echo "windows: $target compiles"
