@@ -26,13 +26,10 @@ impl WindowsSwarmdisk {
     /// When it does not compile.
     pub fn find() -> Result<Self, Missing> {
         static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-        let wanted = || {
-            find_tool("x86_64-w64-mingw32-gcc", "gcc-mingw-w64-x86-64")?;
-            find_file("/usr/lib/wine/wine64", "wine64")?;
-            // The build says what else it lacks: the standard library's source.
-            find_tool("bash", "bash")
-        };
-        wanted().map_err(|missing| Missing { remedy: "run tests/windows/toolchain.sh".into(), ..missing })?;
+        let compiler = find_tool("x86_64-w64-mingw32-gcc", "gcc-mingw-w64-x86-64");
+        compiler
+            .and_then(|_| find_file("/usr/lib/wine/wine64", "wine64"))
+            .map_err(|missing| Missing { remedy: "run tests/windows/toolchain.sh".into(), ..missing })?;
         Ok(Self { program: PROGRAM.get_or_init(build).clone() })
     }
 

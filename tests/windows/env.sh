@@ -5,8 +5,6 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 export CARGO_TARGET_DIR=${SWARMDISK_WINDOWS_TARGET:-$ROOT/target/windows} CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0
 export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=x86_64-w64-mingw32-gcc
 export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER=$ROOT/tests/windows/wine.sh
-# Checked only, so that no object file is ever linked: mingw's compiler stands in for Microsoft's, which is not to be had.
-export CC_x86_64_pc_windows_msvc=x86_64-w64-mingw32-gcc AR_x86_64_pc_windows_msvc=x86_64-w64-mingw32-ar
 
 # cargo_for TARGET COMMAND…: without a built standard library for the target, that is built too.
 cargo_for() {
