@@ -67,13 +67,58 @@ pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<
     // Others may read a report, as with any file that the user makes: the umask decides.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.prefix(".swarmdisk-").tempfile_in(folder_of(path)).map_err(without_path)?;
+    let mut file = builder.prefix(".swarmdisk-").tempfile_in(real_folder_of(path)?).map_err(without_path)?;
     let mut buffered = io::BufWriter::new(file.as_file_mut());
     fill(&mut buffered)?;
     buffered.flush()?;
     drop(buffered);
     file.as_file().sync_all()?;
+    persist(file, path)
+}
+
+/// The folder that a file is in, so named that a temporary file in it may have a path of any length.
+///
+/// # Errors
+/// If the current folder is not there.
+pub fn real_folder_of(path: &Path) -> io::Result<PathBuf> {
+    #[cfg(not(windows))]
+    return Ok(folder_of(path).to_owned());
+    #[cfg(windows)]
+    verbatim(folder_of(path))
+}
+
+/// The path in the form that may be longer than 260 characters: `\\?\C:\…`, `\\?\UNC\SERVER\SHARE\…`.
+#[cfg(windows)]
+fn verbatim(path: &Path) -> io::Result<PathBuf> {
+    use std::path::{Component, Prefix};
+    let path = std::path::absolute(path)?;
+    let Some(Component::Prefix(prefix)) = path.components().next() else { return Ok(path) };
+    let root = match prefix.kind() {
+        Prefix::Disk(disk) => PathBuf::from(format!(r"\\?\{}:\", char::from(disk))),
+        Prefix::UNC(server, share) => Path::new(r"\\?\UNC").join(server).join(share),
+        _ => return Ok(path),
+    };
+    Ok(path
+        .components()
+        .skip_while(|part| !matches!(part, Component::Normal(_)))
+        .fold(root, |path, part| path.join(part)))
+}
+
+/// Gives a temporary file its name, in the place of a file that is there.
+///
+/// # Errors
+/// Those of the disk: the temporary file is gone then, and a file that was there before is as it was.
+pub fn persist(file: tempfile::NamedTempFile, path: &Path) -> io::Result<()> {
+    #[cfg(not(windows))]
     file.persist(path)?;
+    // There a file that somebody has open, as a seed does, is replaced by the library's own way alone.
+    #[cfg(windows)]
+    {
+        let (_, from) = file.keep()?;
+        fs::rename(&from, path).inspect_err(|_| {
+            let _ = fs::remove_file(&from);
+        })?;
+    }
     Ok(())
 }
 
@@ -95,6 +140,20 @@ mod tests {
         for error in [write_json(&1, &missing), check_writable(&missing), check_writable(folder.path())] {
             let error = error.unwrap_err().to_string();
             assert!(error.contains("choose another --report") && !error.contains('\n'), "{error}");
+        }
+    }
+
+    #[cfg(windows)]
+    #[test]
+    fn windows_paths_have_a_form_of_any_length() {
+        for (path, long) in [
+            (r"C:\a\b", r"\\?\C:\a\b"),
+            (r"C:\", r"\\?\C:\"),
+            (r"C:/a/../b", r"\\?\C:\b"),
+            (r"\\server\share\a", r"\\?\UNC\server\share\a"),
+            (r"\\?\C:\a", r"\\?\C:\a"),
+        ] {
+            assert_eq!(verbatim(Path::new(path)).unwrap(), Path::new(long), "{path}");
         }
     }
 

@@ -19,15 +19,24 @@ pub fn tell<C: CommandFactory>(error: &Error, arguments: &[OsString]) -> ExitCod
     ExitCode::from(error.exit_code() as u8)
 }
 
-/// Its first paragraph, and those tips that correct a spelling, joined; then where to read on.
+/// What `clap` has against something, in one sentence: its first paragraph, and those tips that correct a spelling.
+pub fn sentence(error: &Error) -> String {
+    said(&error.to_string())
+}
+
+/// The sentence, then where to read on.
 fn line<C: CommandFactory>(text: &str, arguments: &[OsString]) -> String {
+    format!("{}; see `{} --help`", said(text), command::<C>(arguments))
+}
+
+fn said(text: &str) -> String {
     let text = text.strip_prefix("error: ").unwrap_or(text);
     let mut paragraphs = text.split("\n\n").map(str::trim);
     let mut said: Vec<&str> = paragraphs.next().into_iter().collect();
     let has_advice = |paragraph: &&str| paragraph.starts_with("tip: a similar") || paragraph.starts_with("tip: some");
     said.extend(paragraphs.filter(has_advice).map(|tip| tip.trim_start_matches("tip: ")));
     let said: Vec<String> = said.iter().map(|part| part.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
-    format!("{}; see `{} --help`", said.join("; "), command::<C>(arguments))
+    said.join("; ")
 }
 
 /// As much of the arguments as names a command.

@@ -6,5 +6,5 @@ use swarmdisk_host_linux::ublk::Ublk;
 use swarmdisk_host_linux::vhost_user::VhostUser;
 
 fn main() -> std::process::ExitCode {
-    swarmdisk_host::cli::main(Exports { ublk: Some(&Ublk), vhost_user: Some(&VhostUser) })
+    swarmdisk_host::cli::main(Exports { ublk: Some(&Ublk), vhost_user: Some(&VhostUser), ..Exports::default() })
 }

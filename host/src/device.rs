@@ -1,4 +1,4 @@
-//! The seam to exports that only one operating system has: ublk and vhost-user on Linux.
+//! The seam to exports that only one operating system has: ublk and vhost-user on Linux, WNBD on Windows.
 //!
 //! *Purpose*: this crate depends on no such system's interfaces; a command's own crate passes in what it can do
 //! ([`Exports`]), as trait objects. [`Disk`](crate::disk::Disk) cannot be one (its reads are futures of any kind), so
@@ -8,6 +8,7 @@
 use crate::attached::AttachedDisk;
 use crate::cli::Failure;
 use crate::observed::Observed;
+use crate::service::ServiceManager;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,13 +19,17 @@ pub type SessionDisk = Observed<AttachedDisk>;
 /// What this is to be: boxed, as each export has a future of its own.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// The exports that a command has beside NBD.
+/// The exports that a command has beside NBD, and what else only one system has.
 #[derive(Copy, Clone, Default)]
 pub struct Exports {
     /// `--ublk`.
     pub ublk: Option<&'static dyn DeviceExport>,
     /// `--vhost-user`.
     pub vhost_user: Option<&'static dyn SocketExport>,
+    /// `--wnbd`.
+    pub wnbd: Option<&'static dyn DriveExport>,
+    /// What starts services of this system, for `service`.
+    pub services: Option<&'static dyn ServiceManager>,
 }
 
 /// Makes devices of disks.
@@ -49,6 +54,16 @@ pub trait SocketExport: Sync {
         socket: PathBuf,
         serial: String,
     ) -> Later<'_, Result<Box<dyn Device>, Failure>>;
+}
+
+/// Makes drives of disks, which the system numbers itself.
+pub trait DriveExport: Sync {
+    /// Makes one: when it is there, it can be read. The system is told `serial`, up to 20 letters and digits, by which it
+    /// knows the disk again. Where the future is dropped, nothing is left behind.
+    ///
+    /// # Errors
+    /// Whatever the system has against it, in one line that says what to do.
+    fn attach(&self, disk: Arc<SessionDisk>, serial: String) -> Later<'_, Result<Box<dyn Device>, Failure>>;
 }
 
 /// A device that guests can use.

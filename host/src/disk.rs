@@ -6,7 +6,7 @@
 //! read up; a write whose future is dropped may have been done, in part or not at all. *Units*: bytes.
 //! *Bounds*: a read is at most `u32::MAX` bytes here; exports ask for at most 32 MiB.
 
-use crate::file::read_exact_at;
+use crate::file::{next_data, next_hole, read_exact_at};
 use bytes::{Bytes, BytesMut};
 use std::error::Error;
 use std::fs::File;
@@ -324,43 +324,26 @@ impl Disk for FileDisk {
 
     async fn extents(&self, _guest: GuestId, offset: u64, bytes: u64, max: usize) -> Result<Vec<Extent>, DiskError> {
         check_range(self.image_bytes, offset, bytes)?;
-        self.blocking(move |file| file_extents(file, offset, offset + bytes, max)).await
+        self.blocking(move |file| Ok(file_extents(file, offset, offset + bytes, max))).await
     }
 }
 
-/// Extents of `offset..end` by `SEEK_DATA` and `SEEK_HOLE` (lseek(2)); all data where these are not known.
-#[cfg(target_os = "linux")]
-fn file_extents(file: &File, mut offset: u64, end: u64, max: usize) -> io::Result<Vec<Extent>> {
-    use rustix::fs::{SeekFrom, seek};
-    use rustix::io::Errno;
+/// Extents of `offset..end`; all data where the system does not tell holes.
+fn file_extents(file: &File, mut offset: u64, end: u64, max: usize) -> Vec<Extent> {
     let mut extents = Vec::new();
     while offset < end && extents.len() < max {
-        let data = match seek(file, SeekFrom::Data(offset)) {
-            Ok(data) => data.min(end),
-            Err(Errno::NXIO) => end,
-            Err(_) => offset,
-        };
+        let data = next_data(file, offset).unwrap_or(offset).min(end);
         if data > offset {
             push_extent(&mut extents, Extent { bytes: data - offset, kind: ExtentKind::Zero });
             offset = data;
             continue;
         }
         // A hole that begins here means that the file changed in between: data is always a safe answer.
-        let hole = seek(file, SeekFrom::Hole(offset)).unwrap_or(end).min(end);
-        let hole = if hole > offset { hole } else { end };
+        let hole = next_hole(file, offset).unwrap_or(end).min(end);
         push_extent(&mut extents, Extent { bytes: hole - offset, kind: ExtentKind::Data });
         offset = hole;
     }
-    Ok(extents)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn file_extents(_file: &File, offset: u64, end: u64, max: usize) -> io::Result<Vec<Extent>> {
-    let mut extents = Vec::new();
-    if max > 0 {
-        push_extent(&mut extents, Extent { bytes: end - offset, kind: ExtentKind::Data });
-    }
-    Ok(extents)
+    extents
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Reading and writing at an offset, without a shared cursor, and locking, on each operating system.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -8,25 +8,40 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Whether the file is this process's alone from now on, until it is closed. Waits a little: a process that was just
-/// killed, or a child between `fork` and `exec`, may have the lock still.
+/// killed, or a child between `fork` and `exec`, may have the lock still. Who does not ask for it may read and write the file.
 pub(crate) fn lock_patiently(file: &File) -> io::Result<bool> {
-    patiently(|| file.try_lock())
+    patiently(|| try_lock(file, true))
 }
 
 /// The same for a lock that others may have, too, who do not write.
 pub(crate) fn lock_shared_patiently(file: &File) -> io::Result<bool> {
-    patiently(|| file.try_lock_shared())
+    patiently(|| try_lock(file, false))
 }
 
-fn patiently(lock: impl Fn() -> Result<(), TryLockError>) -> io::Result<bool> {
+/// Whether somebody has it locked.
+pub(crate) fn is_locked(file: &File) -> bool {
+    matches!(try_lock(file, true), Ok(false))
+}
+
+fn patiently(lock: impl Fn() -> io::Result<bool>) -> io::Result<bool> {
     let patience_end = Instant::now() + LOCK_PATIENCE;
     loop {
-        match lock() {
-            Ok(()) => return Ok(true),
-            Err(TryLockError::WouldBlock) if Instant::now() < patience_end => std::thread::sleep(LOCK_PAUSE),
-            Err(TryLockError::WouldBlock) => return Ok(false),
-            Err(TryLockError::Error(error)) => return Err(error),
+        let is_ours = lock()?;
+        if is_ours || Instant::now() >= patience_end {
+            return Ok(is_ours);
         }
+        std::thread::sleep(LOCK_PAUSE);
+    }
+}
+
+fn try_lock(file: &File, is_exclusive: bool) -> io::Result<bool> {
+    #[cfg(windows)]
+    return crate::sys::windows::try_lock(file, is_exclusive);
+    #[cfg(not(windows))]
+    match if is_exclusive { file.try_lock() } else { file.try_lock_shared() } {
+        Ok(()) => Ok(true),
+        Err(std::fs::TryLockError::WouldBlock) => Ok(false),
+        Err(std::fs::TryLockError::Error(error)) => Err(error),
     }
 }
 
@@ -106,11 +121,23 @@ pub(crate) fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io
 }
 
 /// Bytes that a file takes on disk.
-pub(crate) fn allocated_bytes(meta: &std::fs::Metadata) -> u64 {
+///
+/// # Errors
+/// Those of the disk.
+pub fn allocated_bytes(file: &File) -> io::Result<u64> {
     #[cfg(unix)]
-    return std::os::unix::fs::MetadataExt::blocks(meta) * 512;
-    #[cfg(not(unix))]
-    meta.len()
+    return Ok(std::os::unix::fs::MetadataExt::blocks(&file.metadata()?) * 512);
+    #[cfg(windows)]
+    crate::sys::windows::allocated_bytes(file)
+}
+
+/// Lets the file have holes, where it has to be asked for. To be called before it is made longer. Best effort: a file system
+/// without them takes space for all of the file.
+pub(crate) fn make_sparse(file: &File) {
+    #[cfg(windows)]
+    let _ = crate::sys::windows::set_sparse(file);
+    #[cfg(not(windows))]
+    let _ = file;
 }
 
 /// Gives the disk's space of a range back; its bytes read as zeros then. Best effort: where it cannot be done, the bytes
@@ -122,6 +149,42 @@ pub(crate) fn punch_hole(file: &File, offset: u64, bytes: u64) {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         let _ = rustix::fs::fallocate(file, flags, offset, bytes);
     }
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(windows)]
+    let _ = crate::sys::windows::zero_data(file, offset..offset + bytes);
+    #[cfg(not(any(target_os = "linux", windows)))]
     let _ = (file, offset, bytes);
+}
+
+/// The first byte at or after `offset` that may be other than zero; `u64::MAX` if there is none up to the file's end. None if
+/// the system cannot tell: all may be data.
+pub(crate) fn next_data(file: &File, offset: u64) -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    return match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(offset)) {
+        Ok(data) => Some(data),
+        Err(rustix::io::Errno::NXIO) => Some(u64::MAX),
+        Err(_) => None,
+    };
+    #[cfg(windows)]
+    return match crate::sys::windows::first_data(file, offset) {
+        Ok(run) => Some(run.map_or(u64::MAX, |run| run.start)),
+        Err(_) => None,
+    };
+    #[cfg(not(any(target_os = "linux", windows)))]
+    {
+        let _ = (file, offset);
+        None
+    }
+}
+
+/// The end of the data that `offset` is in; none if the system cannot tell, or if there is none.
+pub(crate) fn next_hole(file: &File, offset: u64) -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    return rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(offset)).ok().filter(|hole| *hole > offset);
+    #[cfg(windows)]
+    return crate::sys::windows::first_data(file, offset).ok()?.filter(|run| run.start == offset).map(|run| run.end);
+    #[cfg(not(any(target_os = "linux", windows)))]
+    {
+        let _ = (file, offset);
+        None
+    }
 }

@@ -7,7 +7,7 @@
 //! Raw and qcow2 images are read in place. For the others `qemu-img` converts to a raw copy beside the output, which goes
 //! when the image is dropped.
 
-use crate::file::read_exact_at;
+use crate::file::{next_data, read_exact_at};
 use imago::qcow2::Qcow2;
 use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder, Mapping};
 use std::fs::File;
@@ -192,18 +192,13 @@ impl Image {
 
 /// Where holes are not told (no such file system, a block device), all is data.
 fn next_data_raw(file: &File, offset: u64, end: u64) -> io::Result<u64> {
-    #[cfg(target_os = "linux")]
-    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(offset)) {
-        Ok(data) => return Ok(data.min(end)),
+    match next_data(file, offset) {
         // Said at a hole that reaches to the end, but also of a file that was cut short meanwhile.
-        Err(rustix::io::Errno::NXIO) if { file }.seek(SeekFrom::End(0))? >= end => return Ok(end),
-        Err(rustix::io::Errno::NXIO) => {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has become shorter"));
+        Some(u64::MAX) if { file }.seek(SeekFrom::End(0))? < end => {
+            Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has become shorter"))
         }
-        Err(_) => {}
+        data => Ok(data.unwrap_or(offset).min(end)),
     }
-    let _ = file;
-    Ok(offset.min(end))
 }
 
 fn next_data_qcow2(access: &FormatAccess<imago::file::File>, mut offset: u64, end: u64) -> io::Result<u64> {

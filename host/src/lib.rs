@@ -24,6 +24,7 @@ pub mod profile;
 pub mod reference;
 pub mod replay;
 pub mod report;
+pub mod service;
 #[cfg(unix)]
 pub mod socket_file;
 pub mod status;

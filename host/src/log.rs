@@ -6,6 +6,7 @@
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Longest line, in bytes.
@@ -22,11 +23,21 @@ pub enum Level {
     Debug = 3,
 }
 
+/// Where messages go that no person reads on stderr: takes one line, without its end.
+pub type Sink = fn(Level, &str);
+
+static SINK: OnceLock<Sink> = OnceLock::new();
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Warn as u8);
 
 /// Shows messages up to this level; [`Level::Warn`] at first.
 pub fn set_level(level: Level) {
     LEVEL.store(level as u8, Ordering::Relaxed);
+}
+
+/// From now on messages go there instead of to stderr. Only the first call counts.
+pub fn send_to(sink: Sink) {
+    // It is as its docs say.
+    let _ = SINK.set(sink);
 }
 
 /// Whether messages of this level are shown.
@@ -54,6 +65,9 @@ fn say(level: Level, message: fmt::Arguments<'_>) {
         return;
     }
     let line = line(message);
+    if let Some(sink) = SINK.get() {
+        return sink(level, line.trim_end());
+    }
     // Nobody can be told that stderr is closed.
     let _ = std::io::stderr().lock().write_all(line.as_bytes());
 }

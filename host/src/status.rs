@@ -1,8 +1,15 @@
-//! How running nodes are doing: JSON over a Unix socket in the user's runtime directory, and over HTTP where asked for.
+//! How running nodes are doing: JSON over a socket or pipe that the user's `swarmdisk status` finds, and over HTTP where asked for.
 //!
 //! *Purpose*: `swarmdisk status` finds all of a user's nodes on a machine; `--status ADDR` serves the same to monitors.
-//! *Invariants*: only the user can reach the socket (its directory has mode 700); HTTP listens on loopback unless `--open`.
+//! *Invariants*: only the user finds the socket (its directory has mode 700) or the pipe; HTTP listens on loopback unless `--open`.
 //! *Bounds*: an answer of [`ANSWER_BYTES_MAX`], [`ANSWER_TIME`] for each process asked.
+
+#[cfg(windows)]
+#[path = "status/pipe.rs"]
+mod own;
+#[cfg(unix)]
+#[path = "status/socket.rs"]
+mod own;
 
 use crate::digest::to_hex;
 use crate::node::{CacheState, NodeHandle, check_exposure};
@@ -188,7 +195,8 @@ impl ImageStatus {
 #[derive(Debug)]
 pub struct StatusServer {
     tasks: Vec<AbortHandle>,
-    socket: Option<PathBuf>,
+    /// The file by which `swarmdisk status` finds this process.
+    entry: Option<PathBuf>,
 }
 
 impl StatusServer {
@@ -203,21 +211,16 @@ impl StatusServer {
     ) -> Result<Self, StatusError> {
         let app =
             axum::Router::new().route("/", get(answer::<S>)).route("/status", get(answer::<S>)).with_state(source);
-        let mut server = Self { tasks: Vec::new(), socket: None };
+        let mut server = Self { tasks: Vec::new(), entry: None };
         if let Some(address) = http {
             check_exposure(address, is_open).map_err(|_| StatusError::Exposed { address })?;
             let failed = |source| StatusError::Listen { address, source };
             let listener = TcpListener::bind(address).await.map_err(failed)?;
             server.spawn(axum::serve(listener, app.clone()).into_future());
         }
-        #[cfg(unix)]
-        if let Some(path) = socket_dir().map(|dir| dir.join(format!("{}.sock", std::process::id()))) {
-            // One that is there is of a dead process that had this one's number.
-            let _ = std::fs::remove_file(&path);
-            if let Ok(listener) = tokio::net::UnixListener::bind(&path) {
-                server.spawn(axum::serve(listener, app).into_future());
-                server.socket = Some(path);
-            }
+        if let Some((task, entry)) = own::serve(app) {
+            server.tasks.push(task);
+            server.entry = Some(entry);
         }
         Ok(server)
     }
@@ -230,7 +233,7 @@ impl StatusServer {
 impl Drop for StatusServer {
     fn drop(&mut self) {
         self.tasks.iter().for_each(AbortHandle::abort);
-        if let Some(path) = &self.socket {
+        if let Some(path) = &self.entry {
             // Left behind, it is removed by the next that looks.
             let _ = std::fs::remove_file(path);
         }
@@ -244,48 +247,26 @@ async fn answer<S: StatusSource>(State(source): State<Arc<S>>) -> Response {
     }
 }
 
-/// The directory of this user's sockets, made if need be; none if it is not this user's alone.
-#[cfg(unix)]
-fn socket_dir() -> Option<PathBuf> {
-    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-    let user = rustix::process::getuid().as_raw();
-    let dir = match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
-        Some(dir) => Path::new(&dir).join("swarmdisk"),
-        None => std::env::temp_dir().join(format!("swarmdisk-{user}")),
-    };
-    // It may be there already.
-    let _ = std::fs::DirBuilder::new().mode(0o700).create(&dir);
-    let meta = std::fs::symlink_metadata(&dir).ok()?;
-    (meta.is_dir() && meta.uid() == user && meta.mode() & 0o077 == 0).then_some(dir)
-}
-
 /// All of this user's processes on this machine that answer, by process id.
 pub async fn find_all() -> Vec<Status> {
-    #[cfg(not(unix))]
-    return Vec::new();
-    #[cfg(unix)]
-    {
-        let Some(dir) = socket_dir() else { return Vec::new() };
-        let paths = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
-        let mut found = Vec::new();
-        for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == "sock")) {
-            found.extend(tokio::time::timeout(ANSWER_TIME, ask(&path)).await.ok().flatten());
-        }
-        found.sort_by_key(|status: &Status| status.pid);
-        found
+    let Some(dir) = own::dir() else { return Vec::new() };
+    let paths = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut found = Vec::new();
+    for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == own::EXTENSION)) {
+        found.extend(tokio::time::timeout(ANSWER_TIME, ask(&path)).await.ok().flatten());
     }
+    found.sort_by_key(|status: &Status| status.pid);
+    found
 }
 
 /// Asks one process. HTTP/1.0: the answer ends with the connection.
-#[cfg(unix)]
-async fn ask(path: &Path) -> Option<Status> {
+async fn ask(entry: &Path) -> Option<Status> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream = match tokio::net::UnixStream::connect(path).await {
+    let mut stream = match own::connect(entry).await {
         Ok(stream) => stream,
         Err(error) => {
-            if error.kind() == std::io::ErrorKind::ConnectionRefused {
-                // Its process has been killed.
-                let _ = std::fs::remove_file(path);
+            if own::is_dead(&error) {
+                let _ = std::fs::remove_file(entry);
             }
             return None;
         }

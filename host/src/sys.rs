@@ -1,5 +1,8 @@
 //! What operating systems offer and no crate wraps: all of this crate's `unsafe` is here.
 
+#[cfg(windows)]
+pub(crate) mod windows;
+
 /// From now on memory is taken from two heaps at most (mallopt(3), glibc's `M_ARENA_MAX`; by default there are eight for each
 /// processor): chunks come and go on all threads, and what each heap keeps free for them nearly doubles what a node takes.
 pub(crate) fn few_heaps() {

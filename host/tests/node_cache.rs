@@ -5,9 +5,8 @@ mod nodes;
 
 use common::GO_ON;
 use nodes::{GUEST, Running, node_options, read_all, read_range, seed, start};
-use std::fs;
+use std::fs::{self, File};
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -18,7 +17,7 @@ use swarmdisk_core::ids::Digest;
 use swarmdisk_host::disk::Disk;
 use swarmdisk_host::node::{CacheState, NodeHandle, NodeOptions};
 use swarmdisk_host::pack::{PackOptions, pack};
-use swarmdisk_host::store::Store;
+use swarmdisk_host::store::{Store, allocated_bytes};
 use tempfile::TempDir;
 
 const CHUNK: u64 = 1 << 16;
@@ -49,7 +48,7 @@ fn noise(seed: u64) -> Noise {
 }
 
 fn allocated(path: &Path) -> u64 {
-    fs::metadata(path).unwrap().blocks() * 512
+    allocated_bytes(&File::open(path).unwrap()).unwrap()
 }
 
 /// A node that keeps few chunks in memory.

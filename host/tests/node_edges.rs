@@ -3,7 +3,7 @@
 mod common;
 mod nodes;
 
-use common::{packed, skip};
+use common::{flip, packed};
 use nodes::{GUEST, LOCAL, asking, node_options, read_all, seed, start};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -233,15 +233,11 @@ async fn reads_that_wait_end_with_the_node() {
 
 /// Flips a byte in the middle of the payload of each of these chunks, in the file.
 fn rot(path: &std::path::Path, store: &Store, chunks: &[u32]) {
-    use std::os::unix::fs::FileExt;
     let geometry = store.geometry();
-    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
     for index in chunks {
         let piece = geometry.chunk_piece(geometry.chunk(*index).unwrap());
         let (offset, bytes) = store.payload_range(piece).unwrap();
-        let mut byte = [0];
-        file.read_exact_at(&mut byte, offset + u64::from(bytes / 2)).unwrap();
-        file.write_all_at(&[byte[0] ^ 1], offset + u64::from(bytes / 2)).unwrap();
+        flip(path, offset + u64::from(bytes / 2), 1);
     }
 }
 
@@ -307,9 +303,11 @@ async fn a_limited_node_receives_no_faster() {
     assert!(rate <= LIMIT as f64 * 1.05, "{rate}");
 }
 
-/// A tiny file system of its own; unmounted when dropped.
+/// A tiny file system of its own, which other systems cannot mount; unmounted when dropped.
+#[cfg(target_os = "linux")]
 struct Tmpfs(tempfile::TempDir);
 
+#[cfg(target_os = "linux")]
 impl Tmpfs {
     fn mount(size: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
@@ -320,16 +318,18 @@ impl Tmpfs {
     }
 }
 
+#[cfg(target_os = "linux")]
 impl Drop for Tmpfs {
     fn drop(&mut self) {
         let _ = std::process::Command::new("umount").arg(self.0.path()).status();
     }
 }
 
+#[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guests_are_served_though_the_disk_is_full() {
     let Some(disk) = Tmpfs::mount("1m") else {
-        return skip("no small file system: mounting a tmpfs needs root");
+        return common::skip("no small file system: mounting a tmpfs needs root");
     };
     let packed = packed(400);
     let seed = seed(&packed.swarm).await;

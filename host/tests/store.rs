@@ -2,10 +2,9 @@
 
 mod common;
 
-use common::{GO_ON, Packed, copy_piece, leaves_first, names, packed, skip};
+use common::{GO_ON, Packed, copy_piece, leaves_first, names, packed};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -42,10 +41,7 @@ fn raw_chunk(store: &Store) -> PieceIndex {
 }
 
 fn flip(path: &Path, offset: u64) {
-    let file = File::options().read(true).write(true).open(path).unwrap();
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, offset).unwrap();
-    file.write_all_at(&[byte[0] ^ 0x10], offset).unwrap();
+    common::flip(path, offset, 0x10);
 }
 
 fn held(store: &Store) -> Vec<PieceIndex> {
@@ -311,6 +307,13 @@ fn rot_after_the_first_read_is_not_taken_for_a_bad_image() {
 }
 
 /// Whether this file's system answers from memory alone when it is asked to.
+#[cfg(not(target_os = "linux"))]
+fn tells_what_is_in_memory(_path: &Path) -> bool {
+    false
+}
+
+/// The same.
+#[cfg(target_os = "linux")]
 fn tells_what_is_in_memory(path: &Path) -> bool {
     use rustix::io::{ReadWriteFlags, preadv2};
     let file = File::open(path).unwrap();
@@ -392,16 +395,15 @@ fn an_evicted_chunk_can_be_fetched_again() {
     for piece in leaves_first(&origin) {
         copy_piece(&origin, &cache, piece);
     }
-    let blocks = |path: &Path| std::os::unix::fs::MetadataExt::blocks(&fs::metadata(path).unwrap());
     cache.sync().unwrap();
-    let before = blocks(cache.path());
+    let before = cache.disk_bytes();
     for chunk in (0..g.chunk_count()).map(|index| g.chunk(index).unwrap()) {
         let bytes = origin.payload_bytes(g.chunk_piece(chunk)).unwrap();
         assert_eq!(cache.evict(chunk).unwrap(), bytes);
         assert_eq!(cache.holds(g.chunk_piece(chunk)), bytes == 0);
         assert_eq!(cache.evict(chunk).unwrap(), 0);
     }
-    assert!(blocks(cache.path()) < before / 4, "{} of {before} blocks are left", blocks(cache.path()));
+    assert!(cache.disk_bytes() < before / 4, "{} of {before} bytes are left", cache.disk_bytes());
     for piece in leaves_first(&origin) {
         copy_piece(&origin, &cache, piece);
     }
@@ -446,9 +448,11 @@ fn threads_never_see_a_wrong_byte() {
     assert!(reads.into_inner() > 0);
 }
 
-/// A tiny file system of its own; unmounted when dropped.
+/// A tiny file system of its own, which other systems cannot mount; unmounted when dropped.
+#[cfg(target_os = "linux")]
 struct Tmpfs(tempfile::TempDir);
 
+#[cfg(target_os = "linux")]
 impl Tmpfs {
     fn mount(size: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
@@ -458,16 +462,18 @@ impl Tmpfs {
     }
 }
 
+#[cfg(target_os = "linux")]
 impl Drop for Tmpfs {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg(self.0.path()).status();
     }
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_told_and_nothing_is_claimed() {
     let Some(disk) = Tmpfs::mount("1m") else {
-        return skip("no small file system: mounting a tmpfs needs root");
+        return common::skip("no small file system: mounting a tmpfs needs root");
     };
     let packed = packed(600);
     let origin = Store::open_complete(&packed.swarm).unwrap();

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{leaves_first, packed};
+use common::{flip, leaves_first, packed};
 use swarmdisk_core::geometry::Piece;
 use swarmdisk_host::store::{Store, StoreError};
 
@@ -48,10 +48,7 @@ fn a_payload_at_hand_is_the_piece_or_nothing() {
     let g = again.geometry();
     let noise = g.chunk_piece(g.chunk(9).unwrap());
     let (offset, _) = again.payload_range(noise).unwrap();
-    let file = std::fs::File::options().read(true).write(true).open(&packed.swarm).unwrap();
-    let mut byte = [0];
-    std::os::unix::fs::FileExt::read_exact_at(&file, &mut byte, offset).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, &[!byte[0]], offset).unwrap();
+    flip(&packed.swarm, offset, 0xff);
     assert_eq!(again.read_payload_now(noise, 1 << 20), None);
     assert_eq!(again.bytes_ready(9 << 16, 4096), None);
     assert!(matches!(again.read_payload(noise), Err(StoreError::Rotten(_))));

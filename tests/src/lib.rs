@@ -19,3 +19,4 @@ pub mod simulated;
 pub mod skip;
 pub mod tiny;
 pub mod windows_like;
+pub mod windows;

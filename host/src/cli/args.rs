@@ -41,6 +41,8 @@ pub enum Command {
     Overlay(Overlay),
     /// Show in a minute what the swarm gains: one image, several nodes, limited links
     Demo(Demo),
+    /// Seed and attach what a file lists, as a service of Windows or under another system's service manager
+    Service(super::service::Service),
 }
 
 /// Arguments of `pack`.
@@ -109,7 +111,7 @@ pub struct Seed {
 
 /// Arguments of `attach`.
 #[derive(Debug, ClapArgs)]
-#[command(group(ArgGroup::new("export").required(true).args(["nbd", "ublk", "vhost_user", "iscsi"])))]
+#[command(group(ArgGroup::new("export").required(true).args(["nbd", "ublk", "vhost_user", "iscsi", "wnbd"])))]
 pub struct Attach {
     /// What to attach: swarm://HOST:PORT/IMAGE-ID, or a complete FILE.swarm
     #[arg(value_name = "REF|FILE.swarm")]
@@ -132,7 +134,7 @@ pub struct Run {
     #[arg(value_name = "REF|FILE.swarm")]
     pub target: String,
     /// Serve NBD at HOST:PORT or unix:PATH; by default at a Unix socket of its own
-    #[arg(long, value_name = "ADDR|unix:PATH", conflicts_with_all = ["ublk", "vhost_user", "iscsi"])]
+    #[arg(long, value_name = "ADDR|unix:PATH", conflicts_with_all = ["ublk", "vhost_user", "iscsi", "wnbd"])]
     pub nbd: Option<String>,
     #[command(flatten)]
     pub iscsi: IscsiOptions,
@@ -169,6 +171,9 @@ pub struct DeviceOptions {
     /// Serve a virtio-blk device at a Unix socket, for QEMU, Cloud Hypervisor and others that speak vhost-user (Linux)
     #[arg(long, value_name = "PATH", conflicts_with = "ublk")]
     pub vhost_user: Option<PathBuf>,
+    /// Make a drive of this machine, PhysicalDriveN, through the driver WNBD (Windows 10 1809, Administrator)
+    #[arg(long, conflicts_with_all = ["ublk", "vhost_user", "iscsi"])]
+    pub wnbd: bool,
     /// Take back the device of this image whose node has died; its guests' requests wait for that
     #[arg(long, requires = "ublk", conflicts_with_all = ["nbd", "vhost_user", "iscsi", "overlay"])]
     pub recover: bool,

@@ -35,20 +35,31 @@ const BOOTSTRAP_TIME_CACHED: Duration = Duration::from_secs(3);
 const NOTICE_AFTER: Duration = Duration::from_secs(3);
 
 pub(super) async fn run(args: Attach, exports: Exports, began: Instant) -> Result<ExitCode, Failure> {
-    let wish = ExportWish::new(args.nbd.as_deref(), &args.iscsi, &args.device, exports)?;
     let end = signals::asked_to_end();
+    keep(&args, exports, began, end).await.map(|()| ExitCode::SUCCESS)
+}
+
+/// Attaches, says so, and detaches when it is time to end.
+pub(super) async fn keep<T>(
+    args: &Attach,
+    exports: Exports,
+    began: Instant,
+    end: impl Future<Output = T>,
+) -> Result<(), Failure> {
+    let wish = ExportWish::new(args.nbd.as_deref(), &args.iscsi, &args.device, exports)?;
     tokio::pin!(end);
     let mut session = tokio::select! {
         session = Session::start(&args.target, wish, &args.options, began) => session?,
         _ = &mut end => return Err(Failure::new("interrupted before the disk was ready")),
     };
     say(format_args!("ready {}", session.uri()))?;
+    log::info(format_args!("{} is attached as {}", args.target, session.uri()));
     let ended = tokio::select! {
         _ = &mut end => Ok(()),
         failure = session.export.ended() => Err(failure),
     };
     session.end().await?;
-    ended.map(|()| ExitCode::SUCCESS)
+    ended
 }
 
 /// An image attached.

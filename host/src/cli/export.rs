@@ -4,11 +4,11 @@
 
 use super::Failure;
 use super::args::{DeviceOptions, IscsiOptions, OverlayPlace};
-use crate::device::{Device, DeviceExport, DeviceWish, Exports, Later, SessionDisk, SocketExport};
+use crate::device::{Device, DeviceExport, DeviceWish, DriveExport, Exports, Later, SessionDisk, SocketExport};
 use crate::digest::to_hex;
 use crate::disk::Disk;
 use crate::iscsi::{Chap, Identity, IscsiConfig, IscsiListen, IscsiServer};
-use crate::nbd::{NbdListen, NbdServer, ServerConfig};
+use crate::nbd::{NbdListen, NbdServer, ServerConfig, ServerError};
 use std::path::PathBuf;
 use std::sync::Arc;
 use swarmdisk_core::ids::Digest;
@@ -21,6 +21,7 @@ pub(super) enum ExportWish {
     Iscsi { listen: IscsiListen, chap: Option<Chap> },
     Device { by: &'static dyn DeviceExport, number: Option<u32>, recover: bool },
     Socket { by: &'static dyn SocketExport, path: PathBuf },
+    Drive(&'static dyn DriveExport),
 }
 
 /// How much of an image's id guests are told as the disk's serial number, in hexadecimal digits: as much as virtio has room for.
@@ -39,18 +40,25 @@ impl ExportWish {
             let chap = iscsi.chap_file.as_deref().map(Chap::read).transpose()?;
             return Ok(Self::Iscsi { listen: listen.clone(), chap });
         }
-        match (nbd, device.ublk, &device.vhost_user) {
-            (Some(nbd), None, None) => Ok(Self::Nbd(nbd.parse()?)),
-            (None, Some(number), None) => match exports.ublk {
+        match (nbd, device.ublk, &device.vhost_user, device.wnbd) {
+            (Some(nbd), None, None, false) => match nbd.parse()? {
+                NbdListen::Unix(_) if cfg!(not(unix)) => Err(ServerError::NoUnixSockets.into()),
+                listen => Ok(Self::Nbd(listen)),
+            },
+            (None, Some(number), None, false) => match exports.ublk {
                 Some(by) => Ok(Self::Device { by, number, recover: device.recover }),
                 None => Err(Failure::usage("ublk is Linux's; choose --nbd here")),
             },
-            (None, None, Some(path)) => match exports.vhost_user {
+            (None, None, Some(path), false) => match exports.vhost_user {
                 Some(by) => Ok(Self::Socket { by, path: path.clone() }),
                 None => Err(Failure::usage("vhost-user is Linux's; choose --nbd here")),
             },
+            (None, None, None, true) => match exports.wnbd {
+                Some(by) => Ok(Self::Drive(by)),
+                None => Err(Failure::usage("WNBD is Windows'; choose --nbd here")),
+            },
             _ => Err(Failure::usage(
-                "say how to attach: --nbd ADDR, --nbd unix:PATH, --iscsi ADDR, --ublk or --vhost-user PATH",
+                "say how to attach: --nbd ADDR, --nbd unix:PATH, --iscsi ADDR, --ublk, --vhost-user PATH or --wnbd",
             )),
         }
     }
@@ -90,13 +98,23 @@ impl ExportWish {
                 Ok(Export { uri: device.uri(), way: Way::Device(device) })
             }
             Self::Socket { by, path } => {
-                let mut serial = to_hex(&disk.inner().swarm().node().store().image());
-                serial.truncate(SERIAL_DIGITS);
+                let serial = serial(&disk);
                 let device = by.attach(disk, path, serial).await?;
+                Ok(Export { uri: device.uri(), way: Way::Device(device) })
+            }
+            Self::Drive(by) => {
+                let serial = serial(&disk);
+                let device = by.attach(disk, serial).await?;
                 Ok(Export { uri: device.uri(), way: Way::Device(device) })
             }
         }
     }
+}
+
+fn serial(disk: &SessionDisk) -> String {
+    let mut serial = to_hex(&disk.inner().swarm().node().store().image());
+    serial.truncate(SERIAL_DIGITS);
+    serial
 }
 
 /// By this a device of the image is known again.

@@ -37,6 +37,11 @@ impl Failure {
         Some(self.to_string()).filter(|message| !message.is_empty())
     }
 
+    /// Whether other arguments are all it takes: then to try again is no use.
+    pub fn is_usage(&self) -> bool {
+        self.exit == 2
+    }
+
     /// The status that the process ends with.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.exit)
@@ -56,7 +61,7 @@ fn is_usage(error: &(dyn Error + 'static)) -> bool {
         || error.is::<AddressError>()
         || matches!(error.downcast_ref(), Some(NodeError::Exposed { .. }))
         || matches!(error.downcast_ref(), Some(StatusError::Exposed { .. }))
-        || matches!(error.downcast_ref(), Some(ServerError::NotLoopback(_)))
+        || matches!(error.downcast_ref(), Some(ServerError::NotLoopback(_) | ServerError::NoUnixSockets))
         || matches!(error.downcast_ref(), Some(IscsiServerError::NotLoopback(_)))
 }
 

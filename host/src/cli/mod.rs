@@ -6,6 +6,7 @@
 mod args;
 mod attach;
 mod check;
+mod config;
 mod export;
 mod failure;
 mod locality;
@@ -16,6 +17,7 @@ mod profile;
 mod replay;
 mod run;
 mod seed;
+mod service;
 pub(crate) mod signals;
 mod status;
 
@@ -50,6 +52,7 @@ pub fn main(exports: Exports) -> ExitCode {
         Command::Replay(args) => on_runtime(replay::run(args)),
         Command::Status(args) => on_runtime(status::run(args)),
         Command::Demo(args) => crate::demo::run(&args),
+        Command::Service(args) => service::run(args, exports),
     };
     outcome.unwrap_or_else(|failure| {
         if let Some(message) = failure.message() {

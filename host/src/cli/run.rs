@@ -20,9 +20,14 @@ const NOT_RUNNABLE: u8 = 126;
 
 pub(super) async fn run(args: Run, exports: Exports, began: Instant) -> Result<ExitCode, Failure> {
     // Dropped at the end, with the socket in it.
+    #[cfg(unix)]
     let folder = tempfile::Builder::new().prefix("swarmdisk-").tempdir()?;
+    #[cfg(unix)]
     let own = format!("unix:{}", folder.path().join("nbd.sock").display());
-    let is_nbd = args.device.ublk.is_none() && args.device.vhost_user.is_none() && args.iscsi.iscsi.is_none();
+    #[cfg(not(unix))]
+    let own = "127.0.0.1:0".to_owned();
+    let is_device = args.device.ublk.is_some() || args.device.vhost_user.is_some() || args.device.wnbd;
+    let is_nbd = !is_device && args.iscsi.iscsi.is_none();
     let nbd = args.nbd.as_deref().or(is_nbd.then_some(&own));
     let wish = ExportWish::new(nbd, &args.iscsi, &args.device, exports)?;
     let end = signals::asked_to_end();
@@ -46,8 +51,8 @@ pub(super) async fn run(args: Run, exports: Exports, began: Instant) -> Result<E
     let status = tokio::select! {
         status = child.wait() => status,
         signal = &mut end => {
-            // Ctrl-C at a terminal reaches the command by itself; all else has to be passed on.
-            if signal != "SIGINT" || !std::io::stdin().is_terminal() {
+            // Ctrl-C at a terminal reaches the command by itself, and so does all on Windows; all else has to be passed on.
+            if cfg!(unix) && (signal != "SIGINT" || !std::io::stdin().is_terminal()) {
                 signals::ask_to_end(&child);
             }
             child.wait().await

@@ -19,14 +19,19 @@ use swarmdisk_core::format::profile::ProfileView;
 
 pub(super) async fn run(args: Seed) -> Result<ExitCode, Failure> {
     let end = signals::asked_to_end();
+    keep(&args, end).await.map(|()| ExitCode::SUCCESS)
+}
+
+/// Serves until it is time to end.
+pub(super) async fn keep<T>(args: &Seed, end: impl Future<Output = T>) -> Result<(), Failure> {
     tokio::pin!(end);
     let seeding = tokio::select! {
-        seeding = Seeding::start(&args) => seeding?,
+        seeding = Seeding::start(args) => seeding?,
         _ = &mut end => return Err(Failure::new("interrupted before anything was served")),
     };
     end.await;
     seeding.end().await;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Images being served.
@@ -108,6 +113,7 @@ fn print_references(nodes: &[NodeHandle], address: SocketAddr, args: &Seed) -> R
     for node in nodes {
         let reference = Reference { hosts: vec![host.clone()], image: node.image() }.to_string();
         let file = node.store().path().display().to_string();
+        log::info(format_args!("{file} is served as {reference}"));
         match args.json {
             true => say(json!({ "reference": reference, "file": file }))?,
             false => say(reference)?,

@@ -57,30 +57,83 @@ impl Signals {
     }
 }
 
-#[cfg(not(unix))]
-struct Signals;
+#[cfg(windows)]
+struct Signals {
+    console: Option<ConsoleSignals>,
+    /// None if it cannot be watched.
+    asked: Option<tokio::sync::mpsc::Receiver<()>>,
+}
 
-#[cfg(not(unix))]
+#[cfg(windows)]
+struct ConsoleSignals {
+    interrupt: tokio::signal::windows::CtrlC,
+    pause: tokio::signal::windows::CtrlBreak,
+    close: tokio::signal::windows::CtrlClose,
+    shutdown: tokio::signal::windows::CtrlShutdown,
+}
+
+#[cfg(windows)]
 impl Signals {
+    /// Where they cannot be watched, the system does as it always does.
     fn watch() -> Self {
-        Self
+        use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close, ctrl_shutdown};
+        let console = || {
+            let (interrupt, pause) = (ctrl_c()?, ctrl_break()?);
+            std::io::Result::Ok(ConsoleSignals { interrupt, pause, close: ctrl_close()?, shutdown: ctrl_shutdown()? })
+        };
+        Self { console: console().ok(), asked: watch_event() }
     }
 
+    /// When the console closes or the machine shuts down, Windows gives the process some five seconds from then on.
     async fn next(&mut self) -> &'static str {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
+        let Self { console, asked } = self;
+        let of_console = async {
+            let Some(all) = console else { return std::future::pending().await };
+            tokio::select! {
+                _ = all.interrupt.recv() => "Ctrl-C",
+                _ = all.pause.recv() => "Ctrl-Break",
+                _ = all.close.recv() => "the console's end",
+                _ = all.shutdown.recv() => "the machine's shutdown",
+            }
+        };
+        let by_event = async {
+            let Some(asked) = asked else { return std::future::pending().await };
+            match asked.recv().await {
+                Some(()) => "a request",
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            signal = of_console => signal,
+            signal = by_event => signal,
         }
-        "Ctrl-C"
     }
 }
 
-/// Asks a child process to end, where the system knows such requests.
+/// The event by which a process is asked to end, as SIGTERM does elsewhere: it needs no console.
+#[cfg(windows)]
+fn event_of(process: u32) -> String {
+    format!(r"Local\swarmdisk-end-{process}")
+}
+
+#[cfg(windows)]
+fn watch_event() -> Option<tokio::sync::mpsc::Receiver<()>> {
+    let event = crate::sys::windows::Event::create(&event_of(std::process::id())).ok()?;
+    let (tell, told) = tokio::sync::mpsc::channel(1);
+    // It ends with the process.
+    std::thread::spawn(move || while event.wait().is_ok() && tell.blocking_send(()).is_ok() {});
+    Some(told)
+}
+
+/// Asks a child process to end: on Windows one of this program's.
 pub(crate) fn ask_to_end(child: &tokio::process::Child) {
+    // It may have ended just now.
     #[cfg(unix)]
     if let Some(pid) = child.id().and_then(|id| rustix::process::Pid::from_raw(id as i32)) {
-        // It may have ended just now.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     }
-    #[cfg(not(unix))]
-    let _ = child;
+    #[cfg(windows)]
+    if let Some(id) = child.id() {
+        let _ = crate::sys::windows::Event::set(&event_of(id));
+    }
 }

@@ -7,7 +7,7 @@
 //! *Bounds*: on disk six times what the boot touches, a chunk in memory.
 
 use crate::digest::digest_of;
-use crate::file::write_all_at;
+use crate::file::{make_sparse, write_all_at};
 use crate::pack::{PackError, PackOptions, pack};
 use crate::profile;
 use crate::store::{Store, StoreError};
@@ -178,6 +178,7 @@ fn data_chunks(traces: &[&Trace], image_bytes: u64) -> BTreeSet<u32> {
 fn fill(path: &Path, image_bytes: u64, chunks: &BTreeSet<u32>, cancel: &AtomicBool) -> Result<(), MakeError> {
     let write_error = |source| MakeError::Write { path: path.to_owned(), source };
     let file = File::create_new(path).map_err(write_error)?;
+    make_sparse(&file);
     file.set_len(image_bytes).map_err(write_error)?;
     let mut bytes = vec![0; CHUNK_BYTES];
     for &chunk in chunks {

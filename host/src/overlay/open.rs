@@ -7,13 +7,13 @@ use super::UNIT;
 use super::error::{OverlayError, io_error};
 use super::map::{Counts, Map};
 use super::storage::Storage;
-use crate::file::{lock_patiently, write_all_at};
+use crate::file::{allocated_bytes, lock_patiently, make_sparse, write_all_at};
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use swarmdisk_common::file::without_path;
+use swarmdisk_common::file::{real_folder_of, without_path};
 use swarmdisk_core::format::overlay::{HEADER_BYTES, Header, HeaderError, Layout, Unit};
 use swarmdisk_core::ids::Digest;
 
@@ -110,20 +110,10 @@ impl OverlaySummary {
         let file = File::open(path).map_err(io_error("open", path))?;
         let header = read_header(&file, path)?;
         let Counts { data, zero } = Map::load(&file, &header, path, 0)?.counts();
-        let space_bytes = space_bytes(&file).map_err(io_error("read", path))?;
+        let space_bytes = allocated_bytes(&file).map_err(io_error("read", path))?;
         let image_bytes = header.layout.image_bytes();
         Ok(Self { image: header.image, image_bytes, data_bytes: data * UNIT, zero_bytes: zero * UNIT, space_bytes })
     }
-}
-
-#[cfg(unix)]
-fn space_bytes(file: &File) -> io::Result<u64> {
-    Ok(std::os::unix::fs::MetadataExt::blocks(&file.metadata()?) * 512)
-}
-
-#[cfg(not(unix))]
-fn space_bytes(file: &File) -> io::Result<u64> {
-    Ok(file.metadata()?.len())
 }
 
 fn check_is_file(path: &Path) -> Result<(), OverlayError> {
@@ -149,16 +139,17 @@ fn read_header(file: &File, path: &Path) -> Result<Header, OverlayError> {
 /// Makes a file that says nothing yet, unless somebody else has made one meanwhile.
 fn create(path: &Path, header: &Header) -> Result<(), OverlayError> {
     let failed = |source| OverlayError::Io { action: "make", path: path.to_owned(), source };
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let temp = tempfile::Builder::new().prefix(".swarmdisk-overlay-").tempfile_in(dir);
+    let dir = real_folder_of(path).map_err(failed)?;
+    let temp = tempfile::Builder::new().prefix(".swarmdisk-overlay-").tempfile_in(&dir);
     let temp = temp.map_err(without_path).map_err(failed)?;
     let write = |file: &File| {
+        make_sparse(file);
         file.set_len(header.layout.file_bytes())?;
         write_all_at(file, &header.encode(), 0)?;
         file.sync_all()
     };
     write(temp.as_file()).map_err(failed)?;
-    match temp.persist_noclobber(path) {
+    match temp.persist_noclobber(dir.join(path.file_name().unwrap_or_default())) {
         Ok(_) => {}
         Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         Err(error) => return Err(failed(error.error)),

@@ -4,7 +4,7 @@
 //! may, sector of 512 bytes by sector, be there or not. *Units*: bytes. *Bounds*: memory as much as it is told.
 
 use super::UNIT;
-use crate::file::{punch_hole, read_exact_at, read_exact_at_now, write_all_at};
+use crate::file::{next_data, punch_hole, read_exact_at, read_exact_at_now, write_all_at};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -68,13 +68,7 @@ impl Storage for File {
     }
 
     fn next_data(&self, offset: u64) -> u64 {
-        #[cfg(target_os = "linux")]
-        match rustix::fs::seek(self, rustix::fs::SeekFrom::Data(offset)) {
-            Ok(data) => return data,
-            Err(rustix::io::Errno::NXIO) => return u64::MAX,
-            Err(_) => {}
-        }
-        offset
+        next_data(self, offset).unwrap_or(offset)
     }
 }
 

@@ -20,7 +20,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use swarmdisk_common::file::without_path;
+use swarmdisk_common::file::{persist, real_folder_of, without_path};
 use swarmdisk_core::format::leaf::{self, LeafEntry};
 use swarmdisk_core::format::manifest::{Codec, HEADER_BYTES_MAX, Layout};
 use swarmdisk_core::geometry::{CHUNK_SHIFT_DEFAULT, CHUNK_SHIFT_MAX, ChunkIndex, Geometry, LeafIndex};
@@ -207,7 +207,7 @@ impl Place {
             Ok(found) if !found.is_file() => return Err(out_error(io::Error::other("it is no regular file"))),
             _ => {}
         }
-        let dir = out.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+        let dir = real_folder_of(&out).map_err(out_error)?;
         Ok(Self { out, dir })
     }
 }
@@ -240,7 +240,7 @@ pub(crate) fn pack_source(
     })?;
     let (zero_chunk_count, payload_bytes) = (writer.zero_chunk_count, writer.payload_bytes);
     let (id, file_bytes) = writer.finish().map_err(out_error)?;
-    temp.persist(&out).map_err(|error| out_error(error.error))?;
+    persist(temp, &out).map_err(out_error)?;
     #[cfg(unix)]
     File::open(&dir).and_then(|dir| dir.sync_all()).map_err(out_error)?;
     Ok(PackReport {

@@ -5,8 +5,8 @@
 
 use super::Store;
 use crate::digest::from_hex;
-use crate::file::allocated_bytes;
-use std::fs::{self, File, TryLockError};
+use crate::file::{allocated_bytes, is_locked};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use swarmdisk_core::ids::Digest;
@@ -94,9 +94,10 @@ fn other(path: PathBuf, own: Digest) -> Option<Other> {
     let image = image_of(&path).filter(|image| *image != own)?;
     let file = File::open(&path).ok()?;
     // Without a log it is no cache.
-    let log = fs::metadata(path.with_extension("held")).ok()?;
-    let bytes = allocated_bytes(&file.metadata().ok()?) + allocated_bytes(&log);
+    let log = File::open(path.with_extension("held")).ok()?;
+    let bytes = allocated_bytes(&file).ok()? + allocated_bytes(&log).ok()?;
     // The lock goes with the file. Who only reads a complete one has a shared lock.
-    let is_open = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
-    Some(Other { image, path, bytes, is_open, used_at: log.modified().ok() })
+    let is_open = is_locked(&file);
+    let used_at = log.metadata().and_then(|log| log.modified()).ok();
+    Some(Other { image, path, bytes, is_open, used_at })
 }

@@ -70,7 +70,7 @@ impl Store {
 
     /// Bytes that the file takes on disk.
     pub fn disk_bytes(&self) -> u64 {
-        self.file.metadata().map_or(0, |meta| crate::file::allocated_bytes(&meta))
+        crate::file::allocated_bytes(&self.file).unwrap_or(0)
     }
 
     /// Gives the disk space of a chunk's payload back: it is no longer held. A leaf page, an all-zero chunk and a piece

@@ -78,7 +78,8 @@ pub(crate) type Change = (PieceIndex, u32, Kind);
 
 /// The log on disk, at its end.
 pub(crate) struct HeldLog {
-    file: File,
+    /// None after it could not be opened anew.
+    file: Option<File>,
     path: PathBuf,
     image: Digest,
     writer: HeldWriter,
@@ -98,7 +99,8 @@ impl HeldLog {
         for (first, count, kind) in changes {
             let Ok(()) = writer.append(&mut bytes, first.get(), *count, *kind);
         }
-        let written = write_all_at(&self.file, &bytes, self.writer.log_bytes());
+        let at = self.writer.log_bytes();
+        let written = self.file().and_then(|file| write_all_at(file, &bytes, at));
         written.map_err(StoreError::io("write", &self.path))?;
         self.writer = writer;
         Ok(())
@@ -106,6 +108,8 @@ impl HeldLog {
 
     /// Writes it anew with just what is held; if that fails it goes on growing.
     fn compact(&mut self, held: &AtomicMap) {
+        // Not every system and file system replaces a file that is open.
+        self.file = None;
         let old = OldLog { words: held.words(), records: None };
         match open_log(&self.path, self.image, held.geometry, &old) {
             Ok(log) => *self = log,
@@ -113,8 +117,15 @@ impl HeldLog {
         }
     }
 
-    pub(crate) fn sync(&self) -> Result<(), StoreError> {
-        self.file.sync_data().map_err(StoreError::io("write", &self.path))
+    pub(crate) fn sync(&mut self) -> Result<(), StoreError> {
+        self.file().and_then(|file| file.sync_data()).map_err(StoreError::io("write", &self.path))
+    }
+
+    fn file(&mut self) -> io::Result<&File> {
+        if self.file.is_none() {
+            self.file = Some(OpenOptions::new().write(true).open(&self.path)?);
+        }
+        self.file.as_ref().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
 
@@ -165,5 +176,5 @@ pub(crate) fn open_log(path: &Path, image: Digest, geometry: Geometry, old: &Old
     }
     let file = OpenOptions::new().write(true).open(path).map_err(StoreError::io("open", path))?;
     let bytes_max = LOG_BYTES.max(4 * writer.log_bytes());
-    Ok(HeldLog { file, path: path.to_owned(), image, writer, bytes_max })
+    Ok(HeldLog { file: Some(file), path: path.to_owned(), image, writer, bytes_max })
 }

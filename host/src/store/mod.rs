@@ -24,6 +24,7 @@ mod others;
 mod payload;
 mod takeover;
 
+pub use crate::file::allocated_bytes;
 pub use error::StoreError;
 pub use evict::Holdings;
 pub use leaves::LeafPage;

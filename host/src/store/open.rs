@@ -7,7 +7,7 @@ use super::memory::{BUDGET_BYTES_DEFAULT, ChunkCache};
 use super::others::Others;
 use super::{Log, Store};
 use crate::digest::{digest_of, to_hex};
-use crate::file::{lock_patiently, lock_shared_patiently, read_exact_at, write_all_at};
+use crate::file::{lock_patiently, lock_shared_patiently, make_sparse, read_exact_at, write_all_at};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -187,6 +187,7 @@ pub(crate) fn write_head(file: &File, image: Digest, manifest: &[u8], file_bytes
     let mut head = superblock.encode().to_vec();
     head.extend(manifest);
     if file.metadata()?.len() != file_bytes {
+        make_sparse(file);
         file.set_len(file_bytes)?;
     }
     let mut found = vec![0; head.len()];

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 use std::fs;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use swarmdisk_core::geometry::PieceIndex;
@@ -62,6 +63,22 @@ pub fn copy_piece(from: &Store, to: &Store, piece: PieceIndex) -> Vec<(PieceInde
 pub fn leaves_first(store: &Store) -> impl Iterator<Item = PieceIndex> {
     let g = store.geometry();
     (g.chunk_count()..g.piece_count()).chain(0..g.chunk_count()).map(move |index| g.piece(index).unwrap())
+}
+
+/// Writes into a file that is there.
+pub fn write_at(path: &Path, bytes: &[u8], offset: u64) {
+    let mut file = fs::File::options().write(true).open(path).unwrap();
+    file.seek(SeekFrom::Start(offset)).unwrap();
+    file.write_all(bytes).unwrap();
+}
+
+/// Changes these bits of a byte of a file.
+pub fn flip(path: &Path, offset: u64, bits: u8) {
+    let mut file = fs::File::open(path).unwrap();
+    let mut byte = [0];
+    file.seek(SeekFrom::Start(offset)).unwrap();
+    file.read_exact(&mut byte).unwrap();
+    write_at(path, &[byte[0] ^ bits], offset);
 }
 
 /// The names in a folder, sorted.
