@@ -18,5 +18,5 @@ pub mod recall;
 pub mod simulated;
 pub mod skip;
 pub mod tiny;
-pub mod windows_like;
 pub mod windows;
+pub mod windows_like;

@@ -73,8 +73,9 @@ impl Supply for Stock<'_, '_> {
     }
 
     fn seed_has_room(&self) -> bool {
-        !self.spares_seeds && (0..self.peers.row_words())
-            .any(|word| self.peers.askable(Class::Prefetch, word, true) & self.peers.seeds(word) != 0)
+        !self.spares_seeds
+            && (0..self.peers.row_words())
+                .any(|word| self.peers.askable(Class::Prefetch, word, true) & self.peers.seeds(word) != 0)
     }
 
     fn owns(&self, chunk: ChunkIndex) -> bool {
