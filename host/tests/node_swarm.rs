@@ -86,14 +86,18 @@ async fn a_liar_is_found_out_and_dropped() {
         let disk = disk.clone();
         async move { read_all(&disk, 200_000).await }
     });
-    while node.handle.snapshot().await.unwrap().stats.corrupt_pieces == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+    // It is dropped as soon as it has lied. It may come back later, as nodes have no memory of liars.
+    loop {
+        let snapshot = node.handle.snapshot().await.unwrap();
+        if snapshot.stats.corrupt_pieces > 0 && snapshot.peers.iter().all(|peer| peer.address != liar) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     node.handle.add_contact(honest.address, true);
     assert!(reader.await.unwrap() == packed.bytes);
     let snapshot = node.handle.snapshot().await.unwrap();
-    assert!(snapshot.peers.iter().all(|peer| peer.address != liar), "{:?}", snapshot.peers);
-    assert_eq!(snapshot.peers.len(), 1);
+    assert!(snapshot.peers.iter().any(|peer| peer.address == honest.address), "{:?}", snapshot.peers);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
