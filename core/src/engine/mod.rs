@@ -148,8 +148,6 @@ pub struct Engine<'a, P, O, S> {
     /// Until then the store is taken to be full: nothing but demand is fetched.
     store_full_until: Instant,
     leaves_paused_until: Instant,
-    /// Whether something that a guest waited for has come.
-    has_answered: bool,
     /// Until then nothing is fetched: this node could not check what came.
     paused_until: Instant,
     /// Whether something has happened since fetches were last looked for.
@@ -226,7 +224,6 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
             mean_bytes: geometry.chunk_bytes() / 3,
             store_full_until: Instant::ZERO,
             leaves_paused_until: Instant::ZERO,
-            has_answered: false,
             paused_until: Instant::ZERO,
             look_for_work: true,
             news_at: Instant::NEVER,
@@ -413,7 +410,6 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         while let Some((piece, _)) = self.demands.at(index) {
             if range.contains(&piece.get()) {
                 self.demands.remove(piece);
-                self.has_answered = true;
             } else {
                 index += 1;
             }
@@ -609,8 +605,6 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
                 }
                 Step::Genuine if self.demands.remove(piece) => {
                     self.transfers.set_step(index, Step::Delivered);
-                    self.has_answered = true;
-                    self.look_for_work = true;
                     return Some(Action::Deliver { slot, piece });
                 }
                 Step::Genuine | Step::Delivered => match self.place(index) {

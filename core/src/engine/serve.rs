@@ -7,7 +7,7 @@ use super::event::{Action, Body};
 use super::peers::{NO_TURN, Turn};
 use super::uploads::{Answer, Upload};
 use super::{Engine, PeerError};
-use crate::geometry::{Piece, PieceIndex};
+use crate::geometry::PieceIndex;
 use crate::ids::UploadId;
 use crate::policy::{Order, Predictor, Selector};
 use crate::time::{Duration, Instant};
@@ -77,7 +77,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     fn decide(&mut self, now: Instant, index: usize, piece: PieceIndex, request: &Request) -> Answer {
         if !self.holds(piece) {
             let asked = self.transfers.of_piece(piece).map(|row| self.transfers.at(row).peer);
-            let promised = self.promises(now, piece) && asked != Some(self.peers.id(index));
+            let promised = self.promises(piece) && asked != Some(self.peers.id(index));
             if promised && request.class == Class::Demand {
                 self.raise(now, piece);
             }
@@ -96,15 +96,9 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         Answer::Queued
     }
 
-    /// Whether a piece that is not held will be soon: it is under way; or a guest waits for it, or for a chunk of that leaf page,
-    /// and whom to ask has been named though it may not be linked yet.
-    fn promises(&self, now: Instant, piece: PieceIndex) -> bool {
-        let waited = match self.geometry.kind(piece) {
-            Piece::Chunk(chunk) => chunk.get()..chunk.get() + 1,
-            Piece::Leaf(leaf) => leaf.first_chunk()..leaf.first_chunk() + self.geometry.leaf_chunk_count(leaf),
-        };
-        let is_named = || self.hints.find(piece).is_some_and(|hint| now < hint.until);
-        self.transfers.of_piece(piece).is_some() || (self.demands.any_within(&waited) && is_named())
+    /// Whether a piece that is not held will be soon.
+    fn promises(&self, piece: PieceIndex) -> bool {
+        self.transfers.of_piece(piece).is_some()
     }
 
     /// Who else has got the piece from this seed lately, unless the asker has tried there and a copy more does no harm.
@@ -127,21 +121,20 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             link.map(|link| to.nearness(&link.locality))
         };
         let peer = self.served.name(piece, peers.id(index), fits)?;
-        self.hurry(piece, request.class, now + Duration::from_millis(u64::from(request.due_millis)));
+        self.hurry(piece, request.class);
         let link = self.peers.get(peer)?;
         Some(Answer::Redirect(link.node, link.address))
     }
 
-    /// What others have asked for and not been sent yet is wanted more urgently, or sooner: it goes to these as urgently and as
-    /// soon, so that they can pass it on. (Who asked before it knew its guest's pace may have said a time that is far off.)
-    fn hurry(&mut self, piece: PieceIndex, class: Class, due: Instant) {
+    /// What others have asked for and not been sent yet is wanted more urgently: it goes to these as urgently, so that they can
+    /// pass it on.
+    fn hurry(&mut self, piece: PieceIndex, class: Class) {
         for peer in self.served.nodes(piece) {
             let index = peer.index();
             let found = self.uploads.of_peer(index).find(|(_, row)| row.piece == piece.get()).map(|(row, _)| row);
             if let Some(row) = found.filter(|_| self.peers.get(peer).is_some()) {
                 let upload = self.uploads.at_mut(row);
                 upload.class = upload.class.min(class);
-                upload.due = upload.due.min(due);
                 self.peers.review(index);
             }
         }
@@ -209,7 +202,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         let mut from = 0;
         while let Some(index) = self.peers.next_review(from) {
             from = index + 1;
-            self.refuse_broken_promises(now, index);
+            self.refuse_broken_promises(index);
             if let Some(row) = self.denial(index) {
                 return self.send_denial(now, index, row, head);
             }
@@ -279,11 +272,11 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     }
 
     /// Requests that wait for pieces that will not come after all are refused.
-    fn refuse_broken_promises(&mut self, now: Instant, index: usize) {
+    fn refuse_broken_promises(&mut self, index: usize) {
         for row in self.uploads.rows_of_peer(index) {
             let upload = self.uploads.at(row);
             let Some(piece) = self.geometry.piece(upload.piece) else { continue };
-            if upload.answer == Answer::Queued && !self.holds(piece) && !self.promises(now, piece) {
+            if upload.answer == Answer::Queued && !self.holds(piece) && !self.promises(piece) {
                 self.uploads.at_mut(row).answer = Answer::Refuse;
             }
         }

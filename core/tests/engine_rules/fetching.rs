@@ -390,35 +390,6 @@ fn whom_a_seed_redirects_to_is_asked_though_it_has_not_said_that_it_holds_the_pi
 }
 
 #[test]
-fn who_has_a_leaf_page_is_dialled_at_the_second_redirect_though_there_are_links_enough_and_no_guest_waits() {
-    let mut hand = Hand::guessing(&[5], |config| config.tuning.links = 0);
-    let seed = hand.holder(1, Role::Seed, 0..PIECES);
-    for again in [false, true] {
-        let mut asked = hand.asks();
-        asked.sort_by_key(|(_, piece)| *piece);
-        assert_eq!(asked, [(seed, 5), (seed, CHUNKS)]);
-        hand.hear(seed, redirect(5, 2)).unwrap();
-        hand.hear(seed, redirect(CHUNKS, 3)).unwrap();
-        let dials = hand.actions();
-        let address =
-            dials.iter().map(|action| matches!(action, Action::Dial { address, .. } if *address == listens(3)));
-        assert_eq!(address.collect::<Vec<_>>(), if again { vec![true] } else { vec![] }, "a link may come by it first");
-        hand.wait_micros(450_000);
-    }
-}
-
-#[test]
-fn seeds_are_asked_for_no_guesses_before_the_first_read_is_answered() {
-    let mut hand = Hand::ordered(Owners::default(), &[10], |_| {});
-    hand.keeps(CHUNKS..PIECES);
-    hand.wants(5);
-    let seed = hand.holder(1, Role::Seed, 0..PIECES);
-    assert_eq!(hand.asks(), [(seed, 5)]);
-    hand.verifies(seed, 5);
-    assert_eq!(hand.asks(), [(seed, 10)]);
-}
-
-#[test]
 fn only_a_seed_redirects() {
     let mut hand = with_leaves();
     let node = hand.holder(1, Role::Node, 0..PIECES);

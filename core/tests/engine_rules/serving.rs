@@ -3,7 +3,7 @@
 use crate::hand::*;
 use swarmdisk_core::engine::{Action, BlobKind, Body, Event, Offered, PeerError};
 use swarmdisk_core::ids::{Address, Digest, PeerId};
-use swarmdisk_core::wire::{BlobRange, BlobRedirect, Class, Data, Frame, Hello, Redirect, Request, Role, Run};
+use swarmdisk_core::wire::{BlobRange, BlobRedirect, Class, Data, Frame, Hello, Request, Role, Run};
 
 /// Bytes of a body here.
 const BYTES: u32 = 30_000;
@@ -182,24 +182,6 @@ fn a_promise_that_cannot_be_kept_is_taken_back() {
     assert_eq!(hand.says(asker), []);
     hand.tell(Event::PeerClosed { peer: seed });
     assert_eq!(hand.says(asker), [Frame::Refuse(Run { first: 6, count: 1 })]);
-}
-
-#[test]
-fn what_a_guest_waits_for_is_promised_as_soon_as_it_is_named_who_has_it() {
-    let mut hand = Hand::new(|_| {});
-    let asker = hand.link(1, Role::Node);
-    let seed = hand.holder(3, Role::Seed, 0..PIECES);
-    hand.wants(6);
-    hand.drain();
-    for first in [6, CHUNKS] {
-        let named = Redirect { run: Run { first, count: 1 }, node: node_id(2), address: listens(2) };
-        hand.hear(seed, Frame::Redirect(named)).unwrap();
-    }
-    hand.drain();
-    for piece in [6, CHUNKS] {
-        hand.is_asked(asker, piece, 1, Class::Demand).unwrap();
-        assert_eq!(hand.says(asker), [], "{piece} will be here once node 2 is linked");
-    }
 }
 
 #[test]
