@@ -72,8 +72,8 @@ fn figure(load: &Load) -> Figure {
 fn start_tgt(bench: &Bench<'_>, session: &Session) -> Result<String, Failure> {
     let (tgtd, tgtadm) = (find_peer("tgtd", "tgt")?, find_peer("tgtadm", "tgt")?);
     let port = free_port().map_err(Failure::file(Path::new("a free port")))?;
-    // The control socket's number is its own, so that no other is met.
-    let control = port.to_string();
+    // The control socket's number, of 15 bits, is its own, so that no other is met.
+    let control = (port & 0x7fff).to_string();
     let mut daemon = Command::new(tgtd);
     daemon.args(["-f", "-C", &control, "--iscsi", &format!("portal=127.0.0.1:{port}")]).stdin(Stdio::null());
     session.keep(Process::start(daemon));
