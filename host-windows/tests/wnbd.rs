@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Fixture, Running, fail, wait_for};
+use common::{Fixture, Running, fail, finish, wait_for};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -249,10 +249,10 @@ fn a_drive_may_go_from_a_stand_in_while_a_read_waits_for_the_swarm() {
 fn what_a_machine_lacks_is_told_in_one_line() {
     let fixture = Fixture::new(1 << 16);
     let attach = |fixture: &Fixture| fixture.command(&["attach", &fixture.text("disk.swarm"), "--wnbd"]);
-    let complaint = fail(1, attach(&fixture).output().unwrap());
+    let complaint = fail(1, finish(&mut attach(&fixture)));
     assert!(complaint.contains("there is no libwnbd.dll; install WNBD"), "{complaint}");
     fs::write(fixture.path("libwnbd.dll"), "no library").unwrap();
-    let complaint = fail(1, attach(&fixture).output().unwrap());
+    let complaint = fail(1, finish(&mut attach(&fixture)));
     assert!(complaint.contains("libwnbd.dll cannot be loaded: "), "{complaint}");
     let Some(library) = stand_in() else { return };
     fs::copy(library, fixture.path("libwnbd.dll")).unwrap();
@@ -263,7 +263,7 @@ fn what_a_machine_lacks_is_told_in_one_line() {
         ("183", "the driver has such a drive already"),
         ("87", "the WNBD driver makes no drive: "),
     ] {
-        let complaint = fail(1, attach(&fixture).env("STANDIN_WNBD_CREATE_ERROR", error).output().unwrap());
+        let complaint = fail(1, finish(attach(&fixture).env("STANDIN_WNBD_CREATE_ERROR", error)));
         assert!(complaint.contains(says), "{error}: {complaint}");
     }
 }

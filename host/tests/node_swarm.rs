@@ -87,13 +87,16 @@ async fn a_liar_is_found_out_and_dropped() {
         async move { read_all(&disk, 200_000).await }
     });
     // It is dropped as soon as it has lied. It may come back later, as nodes have no memory of liars.
-    loop {
-        let snapshot = node.handle.snapshot().await.unwrap();
-        if snapshot.stats.corrupt_pieces > 0 && snapshot.peers.iter().all(|peer| peer.address != liar) {
-            break;
+    let dropped = async {
+        loop {
+            let snapshot = node.handle.snapshot().await.unwrap();
+            if snapshot.stats.corrupt_pieces > 0 && snapshot.peers.iter().all(|peer| peer.address != liar) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    };
+    tokio::time::timeout(Duration::from_secs(60), dropped).await.expect("a liar is found out, and dropped");
     node.handle.add_contact(honest.address, true);
     assert!(reader.await.unwrap() == packed.bytes);
     let snapshot = node.handle.snapshot().await.unwrap();

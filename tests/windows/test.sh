@@ -14,9 +14,5 @@ done < tests/windows/not-under-wine.txt
 
 SWARMDISK_STANDIN_WNBD=$(tests/windows/standin.sh)
 export SWARMDISK_STANDIN_WNBD
-try() {
-  cargo_for x86_64-pc-windows-gnu test --locked --no-fail-fast --features swarmdisk-host-windows/exe -p swarmdisk-core \
-    -p swarmdisk-common -p swarmdisk-host -p swarmdisk-host-windows "$@" -- "${skips[@]}"
-}
-# Wine 8 now and then cannot start a process (error 1359), or is slow to: what fails once is told, and all is tried once more.
-try "$@" || { echo "not all passed under Wine: a second try, which counts" >&2; try "$@"; }
+cargo_for x86_64-pc-windows-gnu test --locked --no-fail-fast --features swarmdisk-host-windows/exe -p swarmdisk-core \
+  -p swarmdisk-common -p swarmdisk-host -p swarmdisk-host-windows "$@" -- "${skips[@]}"

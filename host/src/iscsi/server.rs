@@ -11,7 +11,7 @@ use super::connection::serve;
 use super::identity::Identity;
 use super::target::Target;
 use crate::disk::Disk;
-use crate::nbd::server::{is_loopback, reachable};
+use crate::nbd::server::{accept_all, is_loopback, reachable};
 use socket2::{SockRef, TcpKeepalive};
 use std::future::Future;
 use std::io;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Duration, sleep};
+use tokio::time::Duration;
 
 /// After so long a silence the other end is asked whether it is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
@@ -99,26 +99,12 @@ impl<D: Disk> IscsiServer<D> {
 
     /// Serves until `shutdown` completes; then sessions end. Dropped instead, it ends all connections at once.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let (down, going_down) = watch::channel(false);
-        let mut connections = JoinSet::new();
-        tokio::pin!(shutdown);
-        loop {
-            tokio::select! {
-                () = &mut shutdown => break,
-                Some(_) = connections.join_next() => {}
-                accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) if connections.len() < self.connections_max => {
-                        connections.spawn(connection(stream, Arc::clone(&self.target), going_down.clone()));
-                    }
-                    Ok(_) => {}
-                    // Out of descriptors, most likely: give others the time to close some.
-                    Err(_) => sleep(Duration::from_millis(100)).await,
-                },
-            }
-        }
-        drop(self.listener);
-        let _ = down.send(true);
-        while connections.join_next().await.is_some() {}
+        let Self { listener, target, connections_max, .. } = self;
+        let start = |stream, connections: &mut JoinSet<()>, down| {
+            connections.spawn(connection(stream, Arc::clone(&target), down));
+        };
+        let accept = async |listener: &TcpListener| listener.accept().await.map(|(stream, _)| stream);
+        accept_all(listener, accept, connections_max, start, shutdown).await;
     }
 }
 

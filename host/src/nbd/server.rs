@@ -137,32 +137,50 @@ impl<D: Disk> NbdServer<D> {
             is_writable: self.disk.is_writable(),
             description: self.config.description.clone(),
         });
-        let (down, going_down) = watch::channel(false);
-        let mut connections = JoinSet::new();
-        tokio::pin!(shutdown);
-        loop {
-            tokio::select! {
-                () = &mut shutdown => break,
-                Some(_) = connections.join_next() => {}
-                accepted = self.listener.accept() => match accepted {
-                    Ok(stream) if connections.len() < self.config.connections_max => {
-                        let (disk, export) = (Arc::clone(&self.disk), Arc::clone(&export));
-                        let (down, others) = (going_down.clone(), Handle::current());
-                        match self.config.first_on.as_ref().filter(|_| connections.is_empty()) {
-                            Some(thread) => connections.spawn_on(connection(stream, disk, export, down, others), thread),
-                            None => connections.spawn(on_own_thread(stream, disk, export, down)),
-                        };
-                    }
-                    Ok(_) => {}
-                    // Out of descriptors, most likely: give others the time to close some.
-                    Err(_) => sleep(Duration::from_millis(100)).await,
-                },
+        let Self { listener, disk, config, .. } = self;
+        let start = |stream, connections: &mut JoinSet<()>, down| {
+            let (disk, export) = (Arc::clone(&disk), Arc::clone(&export));
+            match config.first_on.as_ref().filter(|_| connections.is_empty()) {
+                Some(thread) => {
+                    connections.spawn_on(connection(stream, disk, export, down, Handle::current()), thread);
+                }
+                None => {
+                    connections.spawn(on_own_thread(stream, disk, export, down));
+                }
             }
-        }
-        drop(self.listener);
-        let _ = down.send(true);
-        while connections.join_next().await.is_some() {}
+        };
+        accept_all(listener, Listener::accept, config.connections_max, start, shutdown).await;
     }
+}
+
+/// Lets clients in until `shutdown` completes, and then waits until all that were let in have ended; each is handed what tells it
+/// that it is to. With `connections_max` of them one more is closed at once.
+pub(crate) async fn accept_all<L, C>(
+    listener: L,
+    accept: impl AsyncFn(&L) -> io::Result<C>,
+    connections_max: usize,
+    start: impl Fn(C, &mut JoinSet<()>, watch::Receiver<bool>),
+    shutdown: impl Future<Output = ()>,
+) {
+    let (down, going_down) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    tokio::pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next() => {}
+            accepted = accept(&listener) => match accepted {
+                Ok(client) if connections.len() < connections_max => start(client, &mut connections, going_down.clone()),
+                Ok(_) => {}
+                // Out of descriptors, most likely: give others the time to close some.
+                Err(_) => sleep(Duration::from_millis(100)).await,
+            },
+        }
+    }
+    drop(listener);
+    // Whoever has ended need not hear it.
+    let _ = down.send(true);
+    while connections.join_next().await.is_some() {}
 }
 
 /// A client that nobody has heard yet.
@@ -272,5 +290,61 @@ pub(crate) fn reachable(ip: IpAddr) -> IpAddr {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{DiskError, Extent, ExtentKind};
+    use crate::nbd::NbdClient;
+    use bytes::Bytes;
+    use swarmdisk_core::ids::GuestId;
+
+    /// Its bytes are the first letter of the name of the thread that reads them.
+    struct ThreadDisk;
+
+    impl Disk for ThreadDisk {
+        fn image_bytes(&self) -> u64 {
+            4096
+        }
+
+        fn preferred_bytes(&self) -> u32 {
+            4096
+        }
+
+        async fn read(&self, _: GuestId, _: u64, bytes: u32) -> Result<Vec<Bytes>, DiskError> {
+            let letter = std::thread::current().name().map_or(b'?', |name| name.as_bytes()[0]);
+            Ok(vec![vec![letter; bytes as usize].into()])
+        }
+
+        async fn extents(&self, _: GuestId, _: u64, bytes: u64, _: usize) -> Result<Vec<Extent>, DiskError> {
+            Ok(vec![Extent { bytes, kind: ExtentKind::Data }])
+        }
+    }
+
+    #[tokio::test]
+    async fn a_first_client_shares_the_disks_thread_and_the_next_has_its_own() {
+        let (tell, told) = oneshot::channel();
+        let (_end, ended) = oneshot::channel::<()>();
+        let disks_thread = || async move {
+            let _ = tell.send(Handle::current());
+            let _ = ended.await;
+        };
+        own_thread::start("disk", disks_thread).unwrap();
+        let config = ServerConfig { first_on: Some(told.await.unwrap()), ..ServerConfig::default() };
+        let listen: NbdListen = "127.0.0.1:0".parse().unwrap();
+        let server = NbdServer::bind(&listen, Arc::new(ThreadDisk), config).await.unwrap();
+        let uri = server.uri().clone();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = tokio::spawn(server.run(async move { drop(stopped.await) }));
+        let [first, second] = [NbdClient::connect(&uri).await.unwrap(), NbdClient::connect(&uri).await.unwrap()];
+        for (client, letter) in [(&first, b'd'), (&second, b'n')] {
+            assert_eq!(client.read_at(0, 512).await.unwrap().concat(), vec![letter; 512]);
+        }
+        first.disconnect().await;
+        second.disconnect().await;
+        stop.send(()).unwrap();
+        serving.await.unwrap();
     }
 }
