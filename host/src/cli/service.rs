@@ -165,7 +165,7 @@ async fn keep_on(entry: Entry, exports: Exports, mut stopped: watch::Receiver<bo
         };
         let failure = match outcome {
             _ if *stopped.borrow() => return outcome.or_else(|failure| tell_late(&entry, &failure)),
-            Ok(()) => continue,
+            Ok(()) => Failure::new("it has ended by itself"),
             Err(failure) => failure,
         };
         let message = failure.message().unwrap_or_default();
