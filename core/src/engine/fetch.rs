@@ -182,13 +182,15 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     pub(super) fn on_redirected(&mut self, now: Instant, peer: PeerId, piece: PieceIndex, to: &Redirect) {
         let Some(index) = self.transfers.waiting(peer, piece.get()) else { return };
         let patience = self.config.tuning.patience.as_micros();
-        let is_demand = self.transfers.at(index).class == Class::Demand;
+        let row = self.transfers.at(index);
+        let (is_demand, insisted) = (row.class == Class::Demand, row.insist);
         let wait = Duration::from_micros(if is_demand { patience / 3 } else { patience });
         self.stats.redirects_received += 1;
         self.free_transfer(index);
         self.hints.add(Hint { piece: piece.get(), node: to.node, until: now + wait });
         self.contacts.add(to.address, false, Locality::NONE);
-        if is_demand {
+        // Nobody linked comes by a leaf page that few want, and what waits for it cannot be verified.
+        if is_demand || (insisted && matches!(self.geometry.kind(piece), Piece::Leaf(_))) {
             self.contacts.urge(to.address);
         }
     }

@@ -86,8 +86,6 @@ pub struct PeerRow {
     pub(super) stalled: bool,
     /// Its requests that wait here.
     pub(super) uploads: u16,
-    /// Of these, how many the host loads or has loaded.
-    pub(super) loads: u16,
     pub(super) last_served: Instant,
 
     // What we have of it.
@@ -147,7 +145,6 @@ impl PeerRow {
         moved_at: Instant::ZERO,
         stalled: false,
         uploads: 0,
-        loads: 0,
         last_served: Instant::ZERO,
         last_received: Instant::ZERO,
         pieces: 0,

@@ -121,7 +121,13 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
     /// What nodes have, for the order of prefetching.
     pub(super) fn stock(&self) -> Stock<'a, '_> {
         let has_room = self.transfers.count(Class::Prefetch) < usize::from(self.config.tuning.prefetches);
-        Stock::new(&self.peers, self.config.node, has_room)
+        Stock::new(&self.peers, self.config.node, has_room, self.spares_seeds())
+    }
+
+    /// Seeds are asked for no guesses before the first that a guest waits for is there: where many start at once, all ask for
+    /// that, and the answers to guesses would be most of what the seed sends.
+    fn spares_seeds(&self) -> bool {
+        !self.has_answered && !self.demands.is_empty()
     }
 
     /// Whether one more prefetch may be started; what is asked of seeds has places of its own.
@@ -172,8 +178,8 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         let mut in_vain: heapless::Vec<(usize, Guess), TRIES_MAX> = heapless::Vec::new();
         let mut started = None;
         while !in_vain.is_full() && started.is_none() {
-            let has_room = self.stock().has_room;
-            let stock = Stock::new(&self.peers, self.config.node, has_room);
+            let Stock { has_room, spares_seeds, .. } = self.stock();
+            let stock = Stock::new(&self.peers, self.config.node, has_room, spares_seeds);
             let signs = SupplySigns { version: self.peers.supply(), has_room, seed_has_room: stock.seed_has_room() };
             if self.window.idle_at == Some(signs) && now < self.order.next_pick() {
                 break;

@@ -1,20 +1,22 @@
 //! Whom to answer next, and how: others' demand before others' prefetch before others' fill, fair between peers.
 //!
 //! *Invariants*: every request is answered, by the piece, Busy, Refuse or Redirect, unless it is taken back or the link
-//! ends. *Units*: bytes, milliseconds. *Bounds*: a queue of `Limits::requests_per_peer` a peer; three loads a peer.
+//! ends. *Units*: bytes, milliseconds. *Bounds*: a queue of `Limits::requests_per_peer` a peer; two loads a peer
+//! and class.
 
 use super::event::{Action, Body};
 use super::peers::{NO_TURN, Turn};
 use super::uploads::{Answer, Upload};
 use super::{Engine, PeerError};
-use crate::geometry::PieceIndex;
+use crate::geometry::{Piece, PieceIndex};
 use crate::ids::UploadId;
 use crate::policy::{Order, Predictor, Selector};
 use crate::time::{Duration, Instant};
 use crate::wire::{Busy, Class, Data, Frame, Redirect, Request, Role, Run};
 
-/// Loads a peer: one on the wire, one ready to follow; and one more for a demand, when these two wait for their turn.
+/// Loads a peer, of each class or more urgent: one on the wire, one ready to follow.
 const LOADS_MAX: u16 = 2;
+const CLASSES: usize = Class::Fill as usize + 1;
 /// How long a seed takes for granted that whom it served still has the piece.
 const SERVED_FOR: Duration = Duration::from_secs(60);
 /// What a queued piece is taken to last, in milliseconds, when a peer is told when to ask again.
@@ -77,7 +79,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     fn decide(&mut self, now: Instant, index: usize, piece: PieceIndex, request: &Request) -> Answer {
         if !self.holds(piece) {
             let asked = self.transfers.of_piece(piece).map(|row| self.transfers.at(row).peer);
-            let promised = self.promises(piece) && asked != Some(self.peers.id(index));
+            let promised = self.promises(now, piece) && asked != Some(self.peers.id(index));
             if promised && request.class == Class::Demand {
                 self.raise(now, piece);
             }
@@ -96,9 +98,15 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         Answer::Queued
     }
 
-    /// Whether a piece that is not held will be soon.
-    fn promises(&self, piece: PieceIndex) -> bool {
-        self.transfers.of_piece(piece).is_some()
+    /// Whether a piece that is not held will be soon: it is under way; or a guest waits for it, or for a chunk of that leaf page,
+    /// and whom to ask has been named though it may not be linked yet.
+    fn promises(&self, now: Instant, piece: PieceIndex) -> bool {
+        let waited = match self.geometry.kind(piece) {
+            Piece::Chunk(chunk) => chunk.get()..chunk.get() + 1,
+            Piece::Leaf(leaf) => leaf.first_chunk()..leaf.first_chunk() + self.geometry.leaf_chunk_count(leaf),
+        };
+        let is_named = || self.hints.find(piece).is_some_and(|hint| now < hint.until);
+        self.transfers.of_piece(piece).is_some() || (self.demands.any_within(&waited) && is_named())
     }
 
     /// Who else has got the piece from this seed lately, unless the asker has tried there and a copy more does no harm.
@@ -121,20 +129,24 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             link.map(|link| to.nearness(&link.locality))
         };
         let peer = self.served.name(piece, peers.id(index), fits)?;
-        self.hurry(piece, request.class);
+        self.hurry(piece, request.class, now + Duration::from_millis(u64::from(request.due_millis)));
         let link = self.peers.get(peer)?;
         Some(Answer::Redirect(link.node, link.address))
     }
 
-    /// What others have asked for and not been sent yet is wanted more urgently: it goes to these as urgently, so that they can
-    /// pass it on.
-    fn hurry(&mut self, piece: PieceIndex, class: Class) {
+    /// What others have asked for and not been sent yet is wanted more urgently, or sooner: it goes to these as urgently and as
+    /// soon, so that they can pass it on. (Who asked before it knew its guest's pace may have said a time that is far off.)
+    fn hurry(&mut self, piece: PieceIndex, class: Class, due: Instant) {
         for peer in self.served.nodes(piece) {
             let index = peer.index();
             let found = self.uploads.of_peer(index).find(|(_, row)| row.piece == piece.get()).map(|(row, _)| row);
             if let Some(row) = found.filter(|_| self.peers.get(peer).is_some()) {
                 let upload = self.uploads.at_mut(row);
                 upload.class = upload.class.min(class);
+                // A fill has no time.
+                if class != Class::Fill {
+                    upload.due = upload.due.min(due);
+                }
                 self.peers.review(index);
             }
         }
@@ -168,7 +180,6 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             }
             let found = self.uploads.of_peer(index).find(|(_, row)| row.piece == piece.get()).map(|(row, _)| row);
             if let Some(row) = found {
-                self.unload(row);
                 self.uploads.at_mut(row).answer = Answer::Refuse;
                 self.peers.review(index);
             }
@@ -183,18 +194,9 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     }
 
     fn free_upload(&mut self, row: usize) {
-        self.unload(row);
         let index = self.uploads.peer_index(row);
         self.peers.change(index, |row| row.uploads -= 1);
         self.uploads.free(row);
-    }
-
-    /// The row is no longer among those that the host loads.
-    fn unload(&mut self, row: usize) {
-        if matches!(self.uploads.at(row).answer, Answer::Loading | Answer::Loaded(_)) {
-            let index = self.uploads.peer_index(row);
-            self.peers.change(index, |row| row.loads -= 1);
-        }
     }
 
     /// Answers to send, the most urgent first; short ones before bodies.
@@ -202,7 +204,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         let mut from = 0;
         while let Some(index) = self.peers.next_review(from) {
             from = index + 1;
-            self.refuse_broken_promises(index);
+            self.refuse_broken_promises(now, index);
             if let Some(row) = self.denial(index) {
                 return self.send_denial(now, index, row, head);
             }
@@ -249,19 +251,30 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
 
     /// The peer's most urgent request that can be answered with a body, or loaded, and its turn among all peers'.
     pub(super) fn turn(&self, index: usize, full: bool) -> Option<(Turn, usize)> {
-        let link = self.peers.at(index);
-        let ready = |upload: &Upload| match upload.answer {
-            Answer::Loaded(_) => !full,
-            // A demand is loaded all the same, so that it goes before all others once there is room.
-            Answer::Queued if full && upload.class != Class::Demand => false,
-            Answer::Queued => {
-                link.loads < LOADS_MAX + u16::from(upload.class == Class::Demand) && self.held().get(upload.piece)
+        let (link, by_due) = (self.peers.at(index), self.config.role == Role::Seed);
+        let (mut loads, mut queued, mut ready) = ([0; CLASSES], [None; CLASSES], None);
+        for (row, upload) in self.uploads.of_peer(index) {
+            let turn = || Some((turn_of(upload, link.last_served, by_due), row));
+            let class = upload.class as usize;
+            match upload.answer {
+                Answer::Loading | Answer::Loaded(_) => loads[class] += 1,
+                Answer::Queued if self.held().get(upload.piece) => queued[class] = sooner(queued[class], turn()),
+                _ => {}
             }
-            _ => false,
-        };
-        let ready = self.uploads.of_peer(index).filter(|(_, upload)| ready(upload));
-        let by_due = self.config.role == Role::Seed;
-        ready.map(|(row, upload)| (turn_of(upload, link.last_served, by_due), row)).min()
+            if matches!(upload.answer, Answer::Loaded(_)) && !full {
+                ready = sooner(ready, turn());
+            }
+        }
+        // Loads that are less urgent are in nobody's way: they may wait long.
+        let mut before = 0;
+        for (class, first) in queued.into_iter().enumerate() {
+            before += loads[class];
+            // A demand is loaded all the same, so that it goes before all others once there is room.
+            if before < LOADS_MAX && (!full || class == Class::Demand as usize) {
+                ready = sooner(ready, first);
+            }
+        }
+        ready
     }
 
     /// Whether as much as may be has been handed over and not yet sent. What waits for a peer that takes nothing is not in
@@ -272,11 +285,11 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     }
 
     /// Requests that wait for pieces that will not come after all are refused.
-    fn refuse_broken_promises(&mut self, index: usize) {
+    fn refuse_broken_promises(&mut self, now: Instant, index: usize) {
         for row in self.uploads.rows_of_peer(index) {
             let upload = self.uploads.at(row);
             let Some(piece) = self.geometry.piece(upload.piece) else { continue };
-            if upload.answer == Answer::Queued && !self.holds(piece) && !self.promises(piece) {
+            if upload.answer == Answer::Queued && !self.holds(piece) && !self.promises(now, piece) {
                 self.uploads.at_mut(row).answer = Answer::Refuse;
             }
         }
@@ -285,8 +298,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     fn load(&mut self, row: usize) -> Option<Action> {
         let piece = self.geometry.piece(self.uploads.at(row).piece)?;
         self.uploads.at_mut(row).answer = Answer::Loading;
-        let index = self.uploads.peer_index(row);
-        self.peers.change(index, |row| row.loads += 1);
+        self.peers.review(self.uploads.peer_index(row));
         Some(Action::Load { upload: self.uploads.id(row), piece })
     }
 
@@ -319,4 +331,9 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
 fn turn_of(upload: &Upload, last_served: Instant, by_due: bool) -> Turn {
     let order = if by_due && upload.class != Class::Demand { upload.due } else { last_served };
     [(upload.class as u64) << 62 | order.as_micros(), upload.number]
+}
+
+/// The one whose turn comes first.
+fn sooner(a: Option<(Turn, usize)>, b: Option<(Turn, usize)>) -> Option<(Turn, usize)> {
+    a.into_iter().chain(b).min()
 }

@@ -15,13 +15,15 @@ pub(super) struct Stock<'a, 'b> {
     own: NodeId,
     /// Whether nodes may be asked for one more chunk that no guest waits for.
     pub(super) has_room: bool,
+    /// Whether seeds are not to be asked now for what no guest waits for.
+    pub(super) spares_seeds: bool,
     /// Whether some nodes are nearer than others.
     is_divided: bool,
 }
 
 impl<'a, 'b> Stock<'a, 'b> {
-    pub(super) fn new(peers: &'b Peers<'a>, own: NodeId, has_room: bool) -> Self {
-        Self { peers, own, has_room, is_divided: peers.any_nearer(Nearness::Far) }
+    pub(super) fn new(peers: &'b Peers<'a>, own: NodeId, has_room: bool, spares_seeds: bool) -> Self {
+        Self { peers, own, has_room, spares_seeds, is_divided: peers.any_nearer(Nearness::Far) }
     }
 
     /// How near the nearest linked node is that holds the chunk, and how many there are as near; none holds it: none.
@@ -71,8 +73,9 @@ impl Supply for Stock<'_, '_> {
     }
 
     fn seed_has_room(&self) -> bool {
-        (0..self.peers.row_words())
-            .any(|word| self.peers.askable(Class::Prefetch, word, true) & self.peers.seeds(word) != 0)
+        !self.spares_seeds
+            && (0..self.peers.row_words())
+                .any(|word| self.peers.askable(Class::Prefetch, word, true) & self.peers.seeds(word) != 0)
     }
 
     fn owns(&self, chunk: ChunkIndex) -> bool {

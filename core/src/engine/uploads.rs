@@ -85,7 +85,7 @@ impl<'a> Uploads<'a> {
     }
 
     /// The rows in use of a peer.
-    pub(super) fn of_peer(&self, peer_index: usize) -> impl Iterator<Item = (usize, &Upload)> + Clone {
+    pub(super) fn of_peer(&self, peer_index: usize) -> impl Iterator<Item = (usize, &Upload)> {
         let first = peer_index * self.per_peer;
         let rows = self.rows[first..first + self.per_peer].iter().enumerate();
         rows.filter(|(_, row)| row.answer != Answer::Free).map(move |(index, row)| (first + index, row))

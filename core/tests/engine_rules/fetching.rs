@@ -1,7 +1,7 @@
 //! What is asked of whom, and when.
 
 use crate::hand::*;
-use swarmdisk_core::engine::{Action, Event, Fill, Landing, PeerError, Verdict};
+use swarmdisk_core::engine::{Action, Config, Event, Fill, Landing, PeerError, Verdict};
 use swarmdisk_core::ids::GuestId;
 use swarmdisk_core::policy::Owners;
 use swarmdisk_core::time::Duration;
@@ -599,4 +599,38 @@ fn what_was_taken_back_is_asked_of_the_same_peer_once_no_late_answer_can_come() 
     hand.wait_micros(1000);
     let second = pings(hand.says(peer));
     assert_eq!(second, None, "said already");
+}
+
+#[test]
+fn seeds_are_asked_for_no_guesses_before_the_first_that_a_guest_waits_for_has_come() {
+    let mut hand = Hand::ordered(Owners::default(), &[10, 12], |_| {});
+    hand.keeps(CHUNKS..PIECES);
+    let seed = hand.link(1, Role::Seed);
+    hand.wants(500);
+    hand.maps(seed, 0..PIECES);
+    assert_eq!(hand.asks(), [(seed, 500)]);
+    hand.verifies(seed, 500);
+    assert_eq!(hand.asks(), [(seed, 10), (seed, 12)]);
+    hand.wants(501);
+    assert_eq!(hand.asks(), [(seed, 501)]);
+}
+
+#[test]
+fn who_holds_a_leaf_page_is_dialled_once_a_seed_names_it_for_the_second_time() {
+    let no_links = |config: &mut Config| config.tuning.links = 0;
+    for (keeps, redirected, is_dialled) in [(5..6, CHUNKS, true), (CHUNKS..PIECES, 5, false)] {
+        let mut hand = Hand::guessing(&[5, 6], no_links);
+        hand.keeps(keeps);
+        let seed = hand.holder(1, Role::Seed, 0..PIECES);
+        let asked = hand.asks();
+        assert!(asked.contains(&(seed, redirected)), "{asked:?}");
+        hand.hear(seed, redirect(redirected, 2)).unwrap();
+        assert_eq!(hand.actions(), [], "it may be told of by a node that is linked");
+        hand.wait_micros(450_000);
+        assert_eq!(hand.asks(), [(seed, redirected)]);
+        hand.hear(seed, redirect(redirected, 2)).unwrap();
+        let dials = hand.actions();
+        let dialled = matches!(dials[..], [Action::Dial { address, .. }] if address == listens(2));
+        assert_eq!(dialled, is_dialled, "piece {redirected}: {dials:?}");
+    }
 }

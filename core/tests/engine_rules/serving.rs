@@ -3,7 +3,7 @@
 use crate::hand::*;
 use swarmdisk_core::engine::{Action, BlobKind, Body, Event, Offered, PeerError};
 use swarmdisk_core::ids::{Address, Digest, PeerId};
-use swarmdisk_core::wire::{BlobRange, BlobRedirect, Class, Data, Frame, Hello, Request, Role, Run};
+use swarmdisk_core::wire::{BlobRange, BlobRedirect, Class, Data, Frame, Hello, Redirect, Request, Role, Run};
 
 /// Bytes of a body here.
 const BYTES: u32 = 30_000;
@@ -373,4 +373,74 @@ fn a_demand_is_loaded_beside_its_peer_s_fills_that_wait_for_their_turn() {
     hand.is_asked(peers[0], 100, 1, Class::Demand).unwrap();
     let loads = hand.actions().into_iter().filter(|action| matches!(action, Action::Load { .. })).count();
     assert_eq!(loads, 1);
+}
+
+#[test]
+fn what_is_expected_to_be_wanted_is_sent_before_fills_that_are_loaded_and_wait_for_their_turn() {
+    let mut hand = Hand::holding(0..PIECES, |_| {});
+    let peers = [hand.link(1, Role::Node), hand.link(2, Role::Node)];
+    writable(&mut hand, &peers);
+    hand.wait_micros(1);
+    hand.is_asked(peers[0], 50, 1, Class::Demand).unwrap();
+    assert_eq!(serve(&mut hand), [(peers[0], 50)]);
+    writable(&mut hand, &peers);
+    hand.wait_micros(1);
+    for peer in peers {
+        hand.is_asked(peer, 0, 2, Class::Fill).unwrap();
+    }
+    assert_eq!(serve(&mut hand), [(peers[1], 0)], "one at a time, though all are loaded");
+    writable(&mut hand, &peers);
+    for peer in peers {
+        hand.is_asked(peer, 100, 2, Class::Prefetch).unwrap();
+    }
+    let sent = serve(&mut hand);
+    assert!(peers.iter().all(|peer| sent.contains(&(*peer, 100))), "both get some: {sent:?}");
+}
+
+/// A seed of all, which hands over one body at a time.
+fn slow_seed() -> Hand {
+    Hand::holding(0..PIECES, |config| {
+        config.role = Role::Seed;
+        config.limits.served = 64;
+        config.unsent_bytes_max = 1;
+    })
+}
+
+#[test]
+fn a_seed_sends_sooner_what_others_whom_it_redirects_want_sooner() {
+    for (class, order) in [(Class::Prefetch, [(1, 6), (1, 5)]), (Class::Fill, [(1, 5), (1, 6)])] {
+        let mut hand = slow_seed();
+        let peers = [1, 2, 3].map(|number| hand.link(number, Role::Node));
+        writable(&mut hand, &peers);
+        let asks = |hand: &mut Hand, peer, first, class, due_millis| {
+            let run = Run { first, count: 1 };
+            hand.hear(peer, Frame::Request(Request { run, class, insist: false, raise: false, due_millis })).unwrap();
+        };
+        asks(&mut hand, peers[2], 9, Class::Demand, 0);
+        assert_eq!(serve(&mut hand), [(peers[2], 9)], "the others wait behind this");
+        asks(&mut hand, peers[0], 5, Class::Prefetch, 500);
+        asks(&mut hand, peers[0], 6, Class::Prefetch, 900);
+        asks(&mut hand, peers[1], 6, class, 0);
+        assert!(matches!(hand.says(peers[1])[..], [Frame::Redirect(_)]));
+        writable(&mut hand, &peers);
+        let order = order.map(|(_, piece)| (peers[0], piece));
+        assert_eq!(serve_all(&mut hand, &peers), order, "{class:?}");
+    }
+}
+
+#[test]
+fn what_a_guest_waits_for_is_promised_as_soon_as_its_holder_is_named() {
+    let mut hand = Hand::holding(CHUNKS..PIECES, |_| {});
+    let (asker, seed) = (hand.link(1, Role::Node), hand.holder(2, Role::Seed, 0..PIECES));
+    let refuse = Frame::Refuse(Run { first: 5, count: 1 });
+    hand.wants(5);
+    assert_eq!(hand.asks(), [(seed, 5)]);
+    let to = Redirect { run: Run { first: 5, count: 1 }, node: node_id(7), address: listens(7) };
+    hand.hear(seed, Frame::Redirect(to)).unwrap();
+    hand.is_asked(asker, 5, 1, Class::Demand).unwrap();
+    assert_eq!(hand.says(asker), [], "node 7 has it, and is being dialled");
+    hand.is_asked(asker, 6, 1, Class::Demand).unwrap();
+    assert_eq!(hand.says(asker), [Frame::Refuse(Run { first: 6, count: 1 })], "nothing is known of that");
+    hand.releases(5);
+    assert_eq!(hand.says(asker), [refuse], "nobody fetches it any longer");
 }
