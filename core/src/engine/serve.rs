@@ -79,7 +79,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     fn decide(&mut self, now: Instant, index: usize, piece: PieceIndex, request: &Request) -> Answer {
         if !self.holds(piece) {
             let asked = self.transfers.of_piece(piece).map(|row| self.transfers.at(row).peer);
-            let promised = self.promises(now, piece) && asked != Some(self.peers.id(index));
+            let promised = self.promises(now, index, piece) && asked != Some(self.peers.id(index));
             if promised && request.class == Class::Demand {
                 self.raise(now, piece);
             }
@@ -99,13 +99,14 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     }
 
     /// Whether a piece that is not held will be soon: it is under way; or a guest waits for it, or for a chunk of that leaf page,
-    /// and whom to ask has been named though it may not be linked yet.
-    fn promises(&self, now: Instant, piece: PieceIndex) -> bool {
+    /// and whom to ask has been named though it may not be linked yet. (Not the asker: they would wait for each other.)
+    fn promises(&self, now: Instant, index: usize, piece: PieceIndex) -> bool {
         let waited = match self.geometry.kind(piece) {
             Piece::Chunk(chunk) => chunk.get()..chunk.get() + 1,
             Piece::Leaf(leaf) => leaf.first_chunk()..leaf.first_chunk() + self.geometry.leaf_chunk_count(leaf),
         };
-        let is_named = || self.hints.find(piece).is_some_and(|hint| now < hint.until);
+        let asker = self.peers.at(index).node;
+        let is_named = || self.hints.find(piece).is_some_and(|hint| now < hint.until && hint.node != asker);
         self.transfers.of_piece(piece).is_some() || (self.demands.any_within(&waited) && is_named())
     }
 
@@ -289,7 +290,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         for row in self.uploads.rows_of_peer(index) {
             let upload = self.uploads.at(row);
             let Some(piece) = self.geometry.piece(upload.piece) else { continue };
-            if upload.answer == Answer::Queued && !self.holds(piece) && !self.promises(now, piece) {
+            if upload.answer == Answer::Queued && !self.holds(piece) && !self.promises(now, index, piece) {
                 self.uploads.at_mut(row).answer = Answer::Refuse;
             }
         }
