@@ -24,6 +24,14 @@ impl AttachedDisk {
             Self::Writable(overlay) => overlay.base(),
         }
     }
+
+    /// The overlay, if there is one.
+    pub fn overlay(&self) -> Option<&Overlay<SwarmDisk>> {
+        match self {
+            Self::Image(_) => None,
+            Self::Writable(overlay) => Some(overlay),
+        }
+    }
 }
 
 impl Disk for AttachedDisk {

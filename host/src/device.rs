@@ -75,7 +75,16 @@ pub trait Device: Send {
     fn ended(&mut self) -> Later<'_, ()>;
 
     /// Removes it; what is in flight gets a few seconds, then it fails.
-    fn detach(self: Box<Self>) -> Later<'static, ()>;
+    /// Dropping it does that, and blocks meanwhile.
+    fn detach(self: Box<Self>) -> Later<'static, ()>
+    where
+        Self: 'static,
+    {
+        Box::pin(async {
+            // An error means that its end panicked: then it is as far gone as it can be.
+            let _ = tokio::task::spawn_blocking(move || drop(self)).await;
+        })
+    }
 }
 
 /// What a device is to be.

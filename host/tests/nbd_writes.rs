@@ -15,7 +15,7 @@ use swarmdisk_common::trace::Trace;
 use swarmdisk_core::ids::{Digest, GuestId};
 use swarmdisk_host::disk::{Disk, FileDisk};
 use swarmdisk_host::nbd::{NbdClient, NbdServer, ServerConfig};
-use swarmdisk_host::overlay::{Overlay, OverlayFile};
+use swarmdisk_host::overlay::{Overlay, OverlayFile, Survival};
 use swarmdisk_host::replay::{ReplayOptions, replay_target};
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -60,7 +60,9 @@ impl Place {
     }
 
     async fn serve(&self) -> Served {
-        let file = OverlayFile::open_or_create(&self.folder.path().join("overlay"), IMAGE, IMAGE_BYTES).unwrap();
+        let file =
+            OverlayFile::open_or_create(&self.folder.path().join("overlay"), IMAGE, IMAGE_BYTES, Survival::Flushed)
+                .unwrap();
         self.serve_disk(Overlay::in_file(FileDisk::open(&self.image).unwrap(), file).unwrap()).await
     }
 

@@ -23,7 +23,7 @@ struct Args {
     /// Rounds; the median counts
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// What is measured, parted by commas: nbd, iscsi, fetch, latency, memory, idle [default: all]
+    /// What is measured, parted by commas: nbd, iscsi, ublk, vhost-user, fetch, latency, memory, idle [default: all]
     #[arg(long, value_name = "GROUP", value_delimiter = ',')]
     only: Vec<Group>,
     /// Small and short: shows that it works, and nothing of the figures

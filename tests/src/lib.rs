@@ -6,6 +6,7 @@ pub mod compare;
 pub mod data_path;
 pub mod disk;
 pub mod fixture;
+pub mod guest_kernel;
 pub mod guest_script;
 pub mod images;
 pub mod netlab;

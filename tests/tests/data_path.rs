@@ -9,8 +9,16 @@ use swarmdisk_tests::data_path::{Group, Setup, measure};
 use swarmdisk_tests::skip::skip_or_fail;
 
 /// So many rows each group has.
-const ROWS: [(Group, usize); 6] =
-    [(Group::Nbd, 12), (Group::Iscsi, 4), (Group::Fetch, 4), (Group::Latency, 4), (Group::Memory, 3), (Group::Idle, 2)];
+const ROWS: [(Group, usize); 8] = [
+    (Group::Nbd, 12),
+    (Group::Iscsi, 4),
+    (Group::Ublk, 4),
+    (Group::VhostUser, 4),
+    (Group::Fetch, 4),
+    (Group::Latency, 4),
+    (Group::Memory, 3),
+    (Group::Idle, 2),
+];
 
 #[test]
 fn each_figure_comes_out() {

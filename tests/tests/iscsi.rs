@@ -1,7 +1,7 @@
-//! The iSCSI target and other people's initiators: libiscsi's tools and its conformance suite, QEMU, iPXE.
+//! The iSCSI target and other people's initiators: libiscsi's tools, QEMU, iPXE. Its conformance: `iscsi_conformance.rs`.
 
-use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -125,155 +125,54 @@ fn chap_lets_in_who_knows_the_secret() {
     node.stop();
 }
 
-/// Tests of libiscsi's suite that skip, wholly or in part, and why: suite, test (all, if none), reason.
-const SKIPPED: &[(&str, &[&str], &str)] = &[
-    ("CompareAndWrite", &[], "COMPARE AND WRITE is not offered"),
-    ("ExtendedCopy", &[], "EXTENDED COPY is not offered"),
-    ("MultipathIO", &[], "the suite was given one path"),
-    ("OrWrite", &[], "ORWRITE is not offered"),
-    ("Prefetch10", &[], "PRE-FETCH is not offered"),
-    ("Prefetch16", &[], "PRE-FETCH is not offered"),
-    (
-        "PreventAllow",
-        &["Simple", "Eject", "ITNexusLoss", "Logout", "WarmReset", "ColdReset", "LUNReset", "2ITNexuses"],
-        "they are for media that can be removed; the command itself is answered",
-    ),
-    ("ReadDefectData10", &[], "READ DEFECT DATA is not offered"),
-    ("ReadDefectData12", &[], "READ DEFECT DATA is not offered"),
-    (
-        "ReadOnly",
-        &["ReadOnlySBC"],
-        "in part: of the writes that it tries some are not offered; the others are refused as they should be",
-    ),
-    ("ReceiveCopyResults", &[], "RECEIVE COPY RESULTS is not offered"),
-    (
-        "ReportSupportedOpcodes",
-        &["OneCommand"],
-        "the suite takes the refusal that it asks for (of a command without service actions) as one of the whole command",
-    ),
-    ("Reserve6", &[], "RESERVE and RELEASE of SCSI-2 are not offered; persistent reservations are"),
-    ("Sanitize", &[], "SANITIZE is not offered"),
-    ("StartStopUnit", &["Simple"], "it is for media that can be removed; the command itself is answered"),
-    ("WriteAtomic16", &[], "WRITE ATOMIC is not offered"),
-];
-
-/// Tests of commands that are offered that fail, as they ask for what SBC-3, as we read it, does not say; they are not run.
-const WRONG: &[(&str, &str, &str)] = &[
-    (
-        "GetLBAStatus",
-        "UnmapSingle",
-        "it asks for the status of one block and expects that of another where physical blocks have several",
-    ),
-    (
-        "WriteSame10",
-        "UnmapUntilEnd",
-        "it sends data other than zeros with UNMAP, where SBC-3 has them written, and expects zeros (that of WriteSame16 sends \
-         zeros, and passes)",
-    ),
-];
-
-/// Of a disk that can be written to; its counterpart is run with one that cannot.
-const READ_ONLY: &str = "ReadOnly";
-
-/// What a test of the suite came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Tested {
-    suite: String,
-    name: String,
-    is_passed: bool,
-    is_skipped: bool,
-    said: String,
-}
-
-fn conformance(tool: &Path, suite: &str, uri: &str) -> Vec<Tested> {
-    let finished = run(tool, &["-d", "-t", suite, uri]);
-    let said = [finished.stdout, finished.stderr].concat();
-    let tests = said.split("  Test: ").skip(1).map(|part| Tested {
-        suite: suite.rsplit('.').next().unwrap_or(suite).to_owned(),
-        name: part.split(" ...").next().unwrap_or_default().to_owned(),
-        is_passed: part.contains("passed"),
-        is_skipped: part.contains("[SKIPPED]"),
-        said: part.to_owned(),
-    });
-    let tests: Vec<Tested> = tests.collect();
-    assert!(!tests.is_empty(), "{suite}: {said}");
-    tests
-}
+/// A stand-in for `iscsiadm`, before the others on the path of the command: it notes what it is asked for, logs in to the
+/// target as far as a connection, and shows what the real one does of a session that has a disk.
+const ISCSIADM: &str = r#"#!/bin/bash
+echo "$*" >> "$0.log"
+case "$*" in
+  *--login) exec 3<> "/dev/tcp/127.0.0.1/${6##*:}" || exit 1; [ ! -e "$0.refuse" ] || { echo 'iscsiadm: no such target' >&2; exit 8; } ;;
+  *'-P 3') printf 'Target: iqn.other (non-flash)\n\tAttached scsi disk sda\tState: running\n'
+    printf 'Target: %s (non-flash)\n\t\tAttached scsi disk sdx\tState: running\n' "$(cat "$0.iqn")" ;;
+esac
+"#;
 
 #[test]
-fn the_conformance_suite_passes_but_for_what_is_listed() {
-    let Some(tool) = need(find_tool("iscsi-test-cu", "libiscsi-bin")) else { return };
-    let fixture = Fixture::mixed(IMAGE_BYTES, 24);
-    let (node, uri) = iscsi(&fixture, &["--overlay", "memory:1G"]);
-    let (read_only, read_only_uri) = iscsi(&fixture, &[]);
-    let listed = succeed(&tool, &["--list"]);
-    let suites = listed
-        .lines()
-        .filter(|line| line.matches('.').count() == 1 && (line.starts_with("SCSI.") || line.starts_with("iSCSI.")));
-    let mut all = Vec::new();
-    // Each in a process of its own: what CompareAndWrite does to the units that it sends, it goes on doing.
-    for suite in suites {
-        let name = suite.rsplit('.').next().unwrap_or(suite);
-        let uri = if name == READ_ONLY { &read_only_uri } else { &uri };
-        if WRONG.iter().all(|wrong| wrong.0 != name) {
-            all.extend(conformance(&tool, suite, uri));
-            continue;
-        }
-        let is_own = |line: &&str| line.strip_prefix(suite).is_some_and(|rest| rest.starts_with('.'));
-        let is_right = |line: &&str| WRONG.iter().all(|wrong| !line.ends_with(&format!("{}.{}", wrong.0, wrong.1)));
-        for test in listed.lines().filter(is_own).filter(is_right) {
-            all.extend(
-                conformance(&tool, test, uri).into_iter().map(|tested| Tested { suite: name.to_owned(), ..tested }),
-            );
-        }
-    }
+fn mount_has_a_stand_in_for_iscsiadm_attach_and_detach_the_disk() {
+    let fixture = Fixture::mixed(1 << 20, 25);
+    let (swarm, bin) = (text(&fixture.swarm), fixture.path("bin"));
+    let attach = |path: &Path| {
+        let mut command = fixture.swarmdisk.command(["attach", &swarm, "--iscsi", "127.0.0.1:0", "--mount"]);
+        command.env("PATH", path);
+        Process::start(command)
+    };
+    let absent = attach(&fixture.path("nowhere")).wait(RUN_DEADLINE);
+    assert_eq!((absent.status.code(), absent.stderr.lines().count()), (Some(1), 1), "{}", absent.stderr);
+    assert!(absent.stderr.contains("install open-iscsi"), "{}", absent.stderr);
+
+    fs::create_dir(&bin).unwrap();
+    let (tool, log) = (bin.join("iscsiadm"), bin.join("iscsiadm.log"));
+    fs::write(&tool, ISCSIADM).unwrap();
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+    let iqn = format!("iqn.2026-01.swarmdisk:{}", &fixture.id[..32]);
+    fs::write(bin.join("iscsiadm.iqn"), &iqn).unwrap();
+    let path = PathBuf::from(format!("{}:/usr/bin:/bin", text(&bin)));
+    let node = attach(&path);
+    let ready = node.wait_for_line("ready ");
+    let place = portal(&ready).trim_start_matches("ready iscsi://").to_owned();
+    assert_eq!(node.wait_for_line("mounted").trim_end(), "mounted as /dev/sdx");
     node.stop();
-    read_only.stop();
-    let failed: Vec<&Tested> = all.iter().filter(|test| !test.is_passed).collect();
-    assert!(failed.is_empty(), "{failed:#?}");
-    for test in &all {
-        let may_skip = reason(&test.suite, &test.name).is_some();
-        assert_eq!(test.is_skipped, may_skip, "{}.{}: {}", test.suite, test.name, test.said);
-    }
-    println!("{} of {} tests passed, the others were skipped; {} not run", count_passed(&all), all.len(), WRONG.len());
-    check_list(&all);
-}
+    let of_node = |what: &str| format!("-m node -T {iqn} -p {place} {what}");
+    let asked = fs::read_to_string(&log).unwrap();
+    let expected =
+        [of_node("-o new"), of_node("--login"), "-m session -P 3".into(), of_node("--logout"), of_node("-o delete")];
+    assert_eq!(asked.lines().collect::<Vec<_>>(), expected);
 
-fn reason(suite: &str, test: &str) -> Option<&'static str> {
-    let applies = |tests: &[&str]| tests.is_empty() || tests.contains(&test);
-    SKIPPED.iter().find(|(name, tests, _)| *name == suite && applies(tests)).map(|(_, _, reason)| *reason)
-}
-
-fn count_passed(all: &[Tested]) -> usize {
-    all.iter().filter(|test| !test.is_skipped).count()
-}
-
-/// The published list is the one that was found.
-fn check_list(all: &[Tested]) {
-    const BEGIN: &str = "<!-- found by tests/tests/iscsi.rs -->\n";
-    let mut list = format!(
-        "Of {} tests of libiscsi 1.19's `iscsi-test-cu`, {} pass, and {} say that they skip, wholly or in part. {} of commands that \
-         are offered are not run, as they fail:\n\n| suite | tests | why |\n|---|---|---|\n",
-        all.len() + WRONG.len(),
-        count_passed(all),
-        all.len() - count_passed(all),
-        WRONG.len(),
-    );
-    for (suite, tests, reason) in SKIPPED {
-        let tests = if tests.is_empty() { "all".to_owned() } else { tests.join(", ") };
-        writeln!(list, "| {suite} | {tests} | {reason} |").unwrap();
-    }
-    for (suite, test, reason) in WRONG {
-        writeln!(list, "| {suite} | {test} | fails, and is not run: {reason} |").unwrap();
-    }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/iscsi.md");
-    let written = fs::read_to_string(&path).unwrap();
-    let (head, found) = written.split_once(BEGIN).expect("the page has a place for the list");
-    if std::env::var_os("SWARMDISK_BLESS").is_some() {
-        fs::write(&path, [head, BEGIN, &list].concat()).unwrap();
-    } else {
-        assert_eq!(found, list, "run it with SWARMDISK_BLESS=1");
-    }
+    // What was begun is undone.
+    fs::write(bin.join("iscsiadm.refuse"), "").unwrap();
+    let refused = attach(&path).wait(RUN_DEADLINE);
+    let said = "could not attach the disk: iscsiadm: no such target";
+    assert!(refused.status.code() == Some(1) && refused.stderr.contains(said), "{}", refused.stderr);
+    assert!(fs::read_to_string(&log).unwrap().trim_end().ends_with("-o delete"));
 }
 
 struct Lab {

@@ -20,6 +20,7 @@ use swarmdisk_tests::tiny::TinyDisk;
 const MIB: u64 = 1 << 20;
 const IMAGE_BYTES: u64 = 6 * MIB + 1536;
 const SECTOR: u64 = 512;
+/// How often the node is killed; `SWARMDISK_KILLS` says otherwise.
 const KILLS: u32 = 20;
 
 /// Writes sectors that say which write they are of, zeros and trims; logs what it is about to do, and each flush once it is
@@ -124,8 +125,11 @@ fn what_was_flushed_outlives_kills() {
     let image = fs::read(&fixture.raw).unwrap();
     let mut sectors = vec![vec![Content::Image]; (IMAGE_BYTES / SECTOR) as usize];
     let (overlay, log) = (fixture.text("overlay"), fixture.text("log"));
-    let (mut flushes, size) = (0, IMAGE_BYTES.to_string());
-    for kill in 0..=KILLS {
+    let kills =
+        std::env::var("SWARMDISK_KILLS").map_or(KILLS, |count| count.parse().expect("SWARMDISK_KILLS is a number"));
+    let (mut flushes, mut requests, mut unflushed) = (0, 0, [0; 2]);
+    let size = IMAGE_BYTES.to_string();
+    for kill in 0..=kills {
         let (node, uri) = fixture.attach(&reference, "cache", &["--overlay", &overlay]);
         let disk = NbdDisk::open(&uri);
         assert!(!disk.is_read_only());
@@ -134,9 +138,12 @@ fn what_was_flushed_outlives_kills() {
             let image = &image[(index * SECTOR) as usize..][..SECTOR as usize];
             let held = contents.iter().rev().find(|content| content.is_in(found, index, image)).copied();
             let held = held.unwrap_or_else(|| panic!("kill {kill}: sector {index} is none of {contents:?}"));
+            if contents.len() > 1 {
+                unflushed[usize::from(held != contents[0])] += 1;
+            }
             *contents = vec![held];
         }
-        if kill == KILLS {
+        if kill == kills {
             assert!(node.stop().status.success());
             break;
         }
@@ -146,10 +153,15 @@ fn what_was_flushed_outlives_kills() {
         thread::sleep(Duration::from_millis(200 + numbers.below(400)));
         node.kill();
         writer.wait(DEADLINE);
-        flushes += follow(&fs::read_to_string(&log).unwrap_or_default(), &mut sectors);
+        let lines = fs::read_to_string(&log).unwrap_or_default();
+        requests += lines.lines().count();
+        flushes += follow(&lines, &mut sectors);
         let _ = fs::remove_file(&log);
     }
-    println!("{flushes} flushes in {KILLS} lives");
+    let [old, new] = unflushed;
+    println!(
+        "{kills} kills, {requests} requests, {flushes} flushes; sectors not flushed at a kill: {old} old, {new} new"
+    );
     assert!(flushes > 0, "no writer came to flush");
 }
 

@@ -89,8 +89,12 @@ check "detached after recovery" detach
 check "readers end again" wait_for 30 is_quiet
 check "nothing is left to recover" refused /data/image.swarm --ublk --recover
 
-# --- an overlay: written to, kept, and no device left behind by a kill
-overlay() { attach "$1" /data/image.swarm --ublk --overlay /tmp/overlay; }
+# --- an overlay: written to, kept, and taken back after kills with all that was answered
+overlay() {
+  local out=$1
+  shift
+  attach "$out" /data/image.swarm --ublk --overlay /tmp/overlay "$@"
+}
 check "an overlay" overlay written
 check "an overlay is not read-only" setting ro 0
 put() { dd if=/data/other.swarm of="$DISK" bs=4k seek=100 count=64 conv=notrunc,fsync 2>/dev/null; }
@@ -99,17 +103,40 @@ check "an overlay is written to" put
 drop_caches
 check "what was written is read" there
 check "an overlay detached" detach
+check "nothing is left to take up" test ! -e /tmp/overlay.live
 check "an overlay again" overlay again
 check "what was written was kept" there
+check "another overlay of the image" eval '! swarmdisk attach /data/image.swarm --ublk --recover --overlay /tmp/other 2>/dev/null'
+echo "killing $KILLS times"
+rm -f /tmp/enough
+crash_writes "$DISK" /tmp/enough /tmp/model > /tmp/crash 2>&1 &
+writer=$!
+round=0
+while [ $round -lt "$KILLS" ]; do
+  round=$((round + 1))
+  usleep $((RANDOM * 25 + 1000))
+  kill -9 "$PID"
+  wait "$PID" 2>/dev/null
+  [ $round != 1 ] || check "not by another way" refused /data/image.swarm --nbd 127.0.0.1:0 --overlay /tmp/overlay
+  [ $round != 1 ] || check "not without --recover" refused /data/image.swarm --ublk --overlay /tmp/overlay
+  [ $round != 1 ] || check "not without its overlay" refused /data/image.swarm --ublk --recover
+  if overlay killed --recover; then taken=$round; else break; fi
+done
+check "an overlay taken back after each kill" test "$taken" = "$KILLS"
+touch /tmp/enough
+check "no write failed or was lost" wait $writer
+echo "kills $KILLS: $(cat /tmp/crash)"
+drop_caches
+check "all that was answered is there" cmp "$DISK" /tmp/model
+check "an overlay detached after kills" detach
+check "an overlay after that" overlay after
+check "it was all kept" cmp "$DISK" /tmp/model
 check "written and flushed" put
 kill -9 "$PID"
 wait "$PID" 2>/dev/null
-read_direct() { dd if="$DISK" of=/dev/null bs=64k count=1 iflag=direct 2>/dev/null; }
-check "no request waits for a killed node with an overlay" wait_for 10 eval '! read_direct'
-check "nothing to recover of an overlay" refused /data/image.swarm --ublk --recover
-check "an overlay after a kill" overlay after
-check "what was flushed outlived the kill" there
-check "an overlay detached at last" detach
+check "taken back to be removed" overlay removed --recover
+check "removed" detach
+rm -f /tmp/model
 
 # --- a disk that is written to
 truncate -s 64M /tmp/file

@@ -1,8 +1,10 @@
 #!/bin/busybox sh
-# Runs in the guest, as its first process: what a ublk device must do. Prints `PASS NAME` or `FAIL NAME` for each, and
-# `UBLK-DONE` at the end. /data has image.raw, image.swarm and other.swarm.
+# Runs in the guest, as its first process: what the scripts in /data say. Prints `PASS NAME` or `FAIL NAME` for each, and
+# `UBLK-DONE` at the end. /data has all that goes with them.
 /bin/busybox --install -s /bin
 export PATH=/bin HOME=/tmp
+# From the kernel's command line.
+KILLS=${KILLS:-10}
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
@@ -52,6 +54,6 @@ refused() {
 
 no_driver() { refused /data/image.swarm --ublk && grep -q "modprobe ublk_drv" /tmp/err; }
 
-. /data/checks.sh
+for script in /data/*.sh; do . "$script"; done
 echo UBLK-DONE
 poweroff -f

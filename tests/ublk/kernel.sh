@@ -1,5 +1,5 @@
 #!/bin/bash
-# Unpacks Debian 13's cloud kernel, whose ublk driver is a module, for a guest: tests/ublk/kernel.sh
+# Unpacks Debian 13's cloud kernel, whose drivers of ublk and virtio disks are modules, for a guest: tests/ublk/kernel.sh
 #
 # Prints the folder, in the cache directory, with vmlinuz and modules/*.ko; they are kept between runs. APT checks the
 # package's signature with a state of its own: nothing is installed, nothing on the machine is changed.
@@ -8,8 +8,9 @@ set -euo pipefail
 
 SUITE=trixie
 META=linux-image-cloud-amd64
-MODULES=(ublk_drv)
-dest=${SWARMDISK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/swarmdisk}/ublk-kernel
+# Those that are no modules are in the kernel.
+MODULES=(ublk_drv virtio virtio_ring virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk)
+dest=${SWARMDISK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/swarmdisk}/guest-kernel
 mkdir -p "$dest"
 [ ! -f "$dest/vmlinuz" ] || { echo "$dest"; exit 0; }
 
@@ -30,7 +31,8 @@ dpkg-deb --fsys-tarfile "$work"/linux-image-*.deb | tar -x -C "$work/kernel"
 for module in "${MODULES[@]}"; do
   file=$(find "$work/kernel" -name "$module.ko*" | head -1)
   case $file in
-    '') echo "$package has no module $module" >&2; exit 1 ;;
+    '') grep -q "/$module.ko$" "$work"/kernel/{usr/,}lib/modules/*/modules.builtin 2>/dev/null ||
+      { echo "$package has no module $module" >&2; exit 1; } ;;
     *.xz) xz -dc "$file" > "$work/modules/$module.ko" ;;
     *) cp "$file" "$work/modules/$module.ko" ;;
   esac

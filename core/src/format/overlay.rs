@@ -63,6 +63,11 @@ pub fn unit(states: &States, index: u32) -> Unit {
     }
 }
 
+/// Whether each of these is a state that there is.
+pub fn are_states(states: &States) -> bool {
+    states.iter().all(|byte| byte & byte >> 1 & 0b0101_0101 == 0)
+}
+
 /// Sets the states of `count` units from `first` on; all must be within the page.
 pub fn set_units(states: &mut States, first: u32, count: u32, unit: Unit) {
     let (mut index, end) = (first, first + count);
@@ -254,7 +259,7 @@ pub fn parse_slot<'a>(header: &Header, page: u32, bytes: &'a [u8; PAGE_BYTES]) -
     let is_good = page_crc(header, bytes) == u32_at(bytes, CRC_AT)
         && u32_at(bytes, 8) == page
         && generation > 0
-        && states.iter().all(|byte| byte & byte >> 1 & 0b0101_0101 == 0)
+        && are_states(states)
         && (units..PAGE_UNITS).all(|index| unit(states, index) == Unit::Base);
     if is_good { Slot::Good { generation, states } } else { Slot::Bad }
 }

@@ -218,13 +218,6 @@ impl Device for UblkDevice {
             self.ended.recv().await;
         })
     }
-
-    fn detach(self: Box<Self>) -> Later<'static, ()> {
-        Box::pin(async {
-            // An error means that its end panicked: then it is as far gone as it can be.
-            let _ = tokio::task::spawn_blocking(move || drop(self)).await;
-        })
-    }
 }
 
 fn new_device(wish: &Wish) -> DeviceInfo {

@@ -38,7 +38,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use swarmdisk_host::cli::Failure;
 use swarmdisk_host::device::{Device, Later, SessionDisk, SocketExport};
 use swarmdisk_host::disk::Disk;
@@ -53,6 +53,8 @@ use vhost_user_backend::{Error as DaemonError, ShutdownHandle, VhostUserDaemon};
 const GRACE: Duration = Duration::from_secs(5);
 /// How long to wait when the system has no means left.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How often threads that end are looked at.
+const STEP: Duration = Duration::from_millis(1);
 
 /// The command's `--vhost-user`.
 #[derive(Debug)]
@@ -151,18 +153,20 @@ impl<D: Disk> Device for VhostUserDevice<D> {
             self.ended.recv().await;
         })
     }
-
-    fn detach(self: Box<Self>) -> Later<'static, ()> {
-        Box::pin(async {
-            // An error means that its end panicked: then it is as far gone as it can be.
-            let _ = tokio::task::spawn_blocking(move || drop(self)).await;
-        })
-    }
 }
 
 impl<D: Disk> Shared<D> {
     fn now(&self) -> MutexGuard<'_, Now<D>> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits until the threads of a daemon that was given up have let go of their descriptors.
+fn wait_for_threads(exits: &Arc<ExitEvents>) {
+    let until = Instant::now() + GRACE;
+    // Each of them holds the backend, which holds this.
+    while Arc::strong_count(exits) > 1 && Instant::now() < until {
+        thread::sleep(STEP);
     }
 }
 
@@ -181,6 +185,7 @@ impl<D: Disk> Server<D> {
             Ok(listener) => Listener::from(listener),
             Err(error) => return log::warn(format_args!("the vhost-user socket is lost: {error}")),
         };
+        let mut told = None;
         loop {
             match self.wait_for_frontend(&listener) {
                 Ok(true) => {}
@@ -188,9 +193,14 @@ impl<D: Disk> Server<D> {
                 Err(error) => return log::warn(format_args!("the vhost-user socket is lost: {error}")),
             }
             match self.serve(&mut waiting) {
-                Ok(()) => {}
+                Ok(()) => told = None,
                 Err(error) => {
-                    log::warn(format_args!("a frontend of {} was lost: {error}", self.serial));
+                    let why = error.to_string();
+                    // One that cannot be let in is tried again and again.
+                    if told.as_ref() != Some(&why) {
+                        log::warn(format_args!("a frontend of {} was lost: {why}", self.serial));
+                    }
+                    told = Some(why);
                     thread::sleep(PAUSE);
                 }
             }
@@ -222,6 +232,7 @@ impl<D: Disk> Server<D> {
         let daemon = VhostUserDaemon::new("vhost-user".into(), backend, session.memory.clone());
         let mut daemon = daemon.inspect_err(|_| {
             exits.notify();
+            wait_for_threads(&exits);
             // It would be there again at once. Where there is no descriptor even for this, it stays, and all is tried again.
             let _ = listener.accept();
         })?;

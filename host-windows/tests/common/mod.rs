@@ -106,6 +106,14 @@ impl Running {
         Self { child, output, complaints, first_line: first_line.trim_end().to_owned() }
     }
 
+    /// The next line that it prints.
+    #[track_caller]
+    pub fn next_line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
     /// Where its disk is.
     pub fn uri(&self) -> &str {
         self.first_line.strip_prefix("ready ").unwrap()

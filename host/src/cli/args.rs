@@ -1,6 +1,6 @@
 //! The arguments of each command.
 
-use crate::iscsi::IscsiListen;
+use crate::iscsi::{IscsiListen, PhysicalBlocks};
 use crate::reference::is_host_and_port;
 use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
@@ -121,6 +121,10 @@ pub struct Attach {
     pub nbd: Option<String>,
     #[command(flatten)]
     pub iscsi: IscsiOptions,
+    /// Have the initiator of this machine attach the disk, say which it is, and detach it at the end (Windows: PowerShell, as
+    /// Administrator; Linux: iscsiadm, as root)
+    #[arg(long, requires = "iscsi", conflicts_with_all = ["nbd", "ublk", "vhost_user", "wnbd"])]
+    pub mount: bool,
     #[command(flatten)]
     pub device: DeviceOptions,
     #[command(flatten)]
@@ -158,8 +162,20 @@ pub struct IscsiOptions {
     pub iscsi: Option<IscsiListen>,
     /// Let in only initiators that prove by CHAP that they know a secret: the file's first line is NAME SECRET, its second,
     /// if any, those of the target for initiators that ask for a proof in turn; secrets have 12 to 255 bytes
-    #[arg(long, value_name = "FILE", requires = "iscsi", conflicts_with_all = ["nbd", "ublk", "vhost_user"])]
+    #[arg(long, value_name = "FILE", requires = "iscsi", conflicts_with_all = ["nbd", "ublk", "vhost_user", "wnbd"])]
     pub chap_file: Option<PathBuf>,
+    /// Tell initiators that physical blocks have so many bytes: some want 512, which costs writes that are not aligned
+    #[arg(long, value_name = "BYTES", requires = "iscsi", default_value = "4096", value_parser = physical_blocks,
+        conflicts_with_all = ["nbd", "ublk", "vhost_user", "wnbd"])]
+    pub physical_block: PhysicalBlocks,
+}
+
+fn physical_blocks(text: &str) -> Result<PhysicalBlocks, &'static str> {
+    match text {
+        "512" => Ok(PhysicalBlocks::Of512),
+        "4096" => Ok(PhysicalBlocks::Of4096),
+        _ => Err("write 512 or 4096"),
+    }
 }
 
 /// What only one operating system has, instead of a server.
@@ -174,8 +190,8 @@ pub struct DeviceOptions {
     /// Make a drive of this machine, PhysicalDriveN, through the driver WNBD (Windows 10 1809, Administrator)
     #[arg(long, conflicts_with_all = ["ublk", "vhost_user", "iscsi"])]
     pub wnbd: bool,
-    /// Take back the device of this image whose node has died; its guests' requests wait for that
-    #[arg(long, requires = "ublk", conflicts_with_all = ["nbd", "vhost_user", "iscsi", "overlay"])]
+    /// Take back the device of this image, and of this overlay, whose node has died; its guests' requests wait for that
+    #[arg(long, requires = "ublk", conflicts_with_all = ["nbd", "vhost_user", "iscsi"])]
     pub recover: bool,
 }
 

@@ -12,7 +12,7 @@ use crate::node::{
     Bootstrap, BootstrapOptions, Listener, Node, NodeHandle, NodeOptions, Rates, Serving, SwarmDisk, bootstrap,
 };
 use crate::observed::Observed;
-use crate::overlay::{Overlay, OverlayFile};
+use crate::overlay::{Overlay, OverlayFile, Survival};
 use crate::reference::Reference;
 use crate::report::{AttachReport, FetchedBytes};
 use crate::status::{Status, StatusServer};
@@ -46,7 +46,7 @@ pub(super) async fn keep<T>(
     began: Instant,
     end: impl Future<Output = T>,
 ) -> Result<(), Failure> {
-    let wish = ExportWish::new(args.nbd.as_deref(), &args.iscsi, &args.device, exports)?;
+    let wish = ExportWish::new(args.nbd.as_deref(), &args.iscsi, &args.device, exports)?.mounted(args.mount)?;
     tokio::pin!(end);
     let mut session = tokio::select! {
         session = Session::start(&args.target, wish, &args.options, began) => session?,
@@ -54,6 +54,19 @@ pub(super) async fn keep<T>(
     };
     say(format_args!("ready {}", session.uri()))?;
     log::info(format_args!("{} is attached as {}", args.target, session.uri()));
+    if args.mount {
+        let mounted = tokio::select! {
+            mounted = session.export.mount() => mounted,
+            _ = &mut end => Err(Failure::new("interrupted before the disk was mounted")),
+        };
+        match mounted {
+            Ok(name) => say(format_args!("mounted as {name}"))?,
+            Err(failure) => {
+                session.end().await?;
+                return Err(failure);
+            }
+        }
+    }
     let ended = tokio::select! {
         _ = &mut end => Ok(()),
         failure = session.export.ended() => Err(failure),
@@ -87,7 +100,7 @@ impl Session {
         let found = find_image(target, options, &rates).await?;
         check_cache_size(target, options, &found.store)?;
         // Before anything is fetched or told to others.
-        let overlay_file = open_overlay(options, &found.store).await?;
+        let overlay_file = open_overlay(options, &found.store, wish.survival()).await?;
         let mut node_options = NodeOptions::new(Arc::new(found.store));
         node_options.advertise = Some(advertised(listener.address(), options.advertise.as_deref()).await?);
         node_options.profile = found.profile;
@@ -115,6 +128,9 @@ impl Session {
         let status = StatusServer::start(options.status, options.open, Arc::new(source)).await?;
         // Last of all, so that an old trace is not lost to an attempt that came to nothing.
         options.record.as_deref().map(|path| disk.record_to(path)).transpose()?;
+        if let Some(overlay) = disk.inner().overlay() {
+            overlay.await_next();
+        }
         export.open();
         let report = options.report.clone();
         Ok(Self { node, disk, export, report, began, _serving: serving, _status: status })
@@ -137,6 +153,7 @@ impl Session {
             write_json(&report, path)?;
         }
         flushed?;
+        self.disk.inner().overlay().map_or(Ok(()), Overlay::retire)?;
         Ok(trace?)
     }
 }
@@ -158,10 +175,20 @@ fn check_cache_size(target: &str, options: &AttachOptions, store: &Store) -> Res
 }
 
 /// The overlay's file, if it is to be one.
-async fn open_overlay(options: &AttachOptions, store: &Store) -> Result<Option<OverlayFile>, Failure> {
-    let Some(OverlayPlace::File(path)) = options.overlay.clone() else { return Ok(None) };
+async fn open_overlay(
+    options: &AttachOptions,
+    store: &Store,
+    survival: Survival,
+) -> Result<Option<OverlayFile>, Failure> {
+    let path = match options.overlay.clone() {
+        Some(OverlayPlace::File(path)) => path,
+        Some(OverlayPlace::Memory(_)) if survival == Survival::Recovered => {
+            return Err(Failure::usage("an overlay in memory is gone with its node: there is nothing to recover"));
+        }
+        _ => return Ok(None),
+    };
     let (image, image_bytes) = (store.image(), store.geometry().image_bytes());
-    Ok(Some(blocking(move || OverlayFile::open_or_create(&path, image, image_bytes)).await??))
+    Ok(Some(blocking(move || OverlayFile::open_or_create(&path, image, image_bytes, survival)).await??))
 }
 
 /// What is known of the image before there is a node.

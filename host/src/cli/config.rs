@@ -214,6 +214,7 @@ mod tests {
             ("[[attach]]\ntarget = 'a.swarm'\n", "1: the following required arguments were not provided"),
             (&format!("{attach}lisen = 'x'\n"), "4: `attach` has no option `lisen`"),
             (&format!("{attach}json = true\n"), "4: `attach` has no option `json`"),
+            ("[[seed]]\nfiles = 'a'\njson = true\n", "3: `seed` has no option `json`"),
             (&format!("{attach}help = true\n"), "4: `attach` has no option `help`"),
             (&format!("{attach}open = 'yes'\n"), "4: open: write true or false"),
             (&format!("{attach}listen = 1979-05-27\n"), "4: listen: write a text"),

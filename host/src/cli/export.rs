@@ -7,8 +7,10 @@ use super::args::{DeviceOptions, IscsiOptions, OverlayPlace};
 use crate::device::{Device, DeviceExport, DeviceWish, DriveExport, Exports, Later, SessionDisk, SocketExport};
 use crate::digest::to_hex;
 use crate::disk::Disk;
-use crate::iscsi::{Chap, Identity, IscsiConfig, IscsiListen, IscsiServer};
+use crate::iscsi::{Chap, Identity, Initiator, IscsiConfig, IscsiListen, IscsiServer, PhysicalBlocks};
+use crate::log;
 use crate::nbd::{NbdListen, NbdServer, ServerConfig, ServerError};
+use crate::overlay::{Overlay, Survival};
 use std::path::PathBuf;
 use std::sync::Arc;
 use swarmdisk_core::ids::Digest;
@@ -18,7 +20,7 @@ use tokio::task::JoinHandle;
 /// What the arguments ask for.
 pub(super) enum ExportWish {
     Nbd(NbdListen),
-    Iscsi { listen: IscsiListen, chap: Option<Chap> },
+    Iscsi { listen: IscsiListen, chap: Option<Chap>, physical: PhysicalBlocks, mount: bool },
     Device { by: &'static dyn DeviceExport, number: Option<u32>, recover: bool },
     Socket { by: &'static dyn SocketExport, path: PathBuf },
     Drive(&'static dyn DriveExport),
@@ -38,7 +40,8 @@ impl ExportWish {
     ) -> Result<Self, Failure> {
         if let (None, Some(listen)) = (nbd, &iscsi.iscsi) {
             let chap = iscsi.chap_file.as_deref().map(Chap::read).transpose()?;
-            return Ok(Self::Iscsi { listen: listen.clone(), chap });
+            let physical = iscsi.physical_block;
+            return Ok(Self::Iscsi { listen: listen.clone(), chap, physical, mount: false });
         }
         match (nbd, device.ublk, &device.vhost_user, device.wnbd) {
             (Some(nbd), None, None, false) => match nbd.parse()? {
@@ -63,6 +66,31 @@ impl ExportWish {
         }
     }
 
+    /// The same, to be attached by this machine's initiator as well, if wished.
+    ///
+    /// # Errors
+    /// Usage: it would have to be given a secret that others would see.
+    pub(super) fn mounted(mut self, wished: bool) -> Result<Self, Failure> {
+        if let Self::Iscsi { chap, mount, .. } = &mut self {
+            if wished && chap.is_some() && !Initiator::TAKES_SECRETS {
+                return Err(Failure::usage(
+                    "--mount would show the secret of --chap-file to all users of this machine; log in yourself, with iscsiadm",
+                ));
+            }
+            *mount = wished;
+        }
+        Ok(self)
+    }
+
+    /// Whether what an overlay has answered is to outlive this process, as the guest does.
+    pub(super) fn survival(&self) -> Survival {
+        match self {
+            Self::Device { recover: true, .. } => Survival::Recovered,
+            Self::Device { recover: false, .. } => Survival::Answered,
+            _ => Survival::Flushed,
+        }
+    }
+
     /// Makes the export. A server lets guests connect, and serves once it is [opened](Export::open).
     pub(super) async fn export(
         self,
@@ -77,35 +105,39 @@ impl ExportWish {
                 let description = target.to_owned();
                 let config = ServerConfig { open, description, first_on, ..ServerConfig::default() };
                 let server = NbdServer::bind(&listen, disk, config).await?;
-                Ok(Export { uri: server.uri().to_string(), way: Way::Bound(Box::new(server)) })
+                Ok(Export { uri: server.uri().to_string(), way: Way::Bound(Box::new(server)), initiator: None })
             }
-            Self::Iscsi { listen, chap } => {
+            Self::Iscsi { listen, chap, physical, mount } => {
                 let image = disk.inner().swarm().node().store().image();
                 let identity = match overlay {
                     None => Identity::of_image(image),
                     Some(OverlayPlace::File(path)) => Identity::of_overlay(image, path),
                     Some(OverlayPlace::Memory(_)) => Identity::of_memory(image)?,
                 };
-                let config = IscsiConfig { open, ..IscsiConfig::new(identity, chap) };
+                let config = IscsiConfig { open, physical, ..IscsiConfig::new(identity, chap) };
+                let secret = config.chap.clone();
                 let server = IscsiServer::bind(&listen, disk, config).await?;
-                Ok(Export { uri: server.uri().to_string(), way: Way::BoundIscsi(Box::new(server)) })
+                let initiator = mount.then(|| Initiator::new(server.uri(), secret.as_ref()));
+                Ok(Export { uri: server.uri().to_string(), way: Way::BoundIscsi(Box::new(server)), initiator })
             }
             Self::Device { by, number, recover } => {
-                let mark = mark(disk.inner().swarm().node().store().image());
-                // A killed node's overlay lacks what was not flushed, and the guest would not write it again.
-                let outlives_server = !disk.is_writable();
+                let image = mark(disk.inner().swarm().node().store().image());
+                // A killed node's overlay must have what was answered: the guest would not write it again.
+                let salt = disk.inner().overlay().and_then(Overlay::salt);
+                let outlives_server = !disk.is_writable() || salt.is_some();
+                let mark = salt.unwrap_or(image);
                 let device = by.attach(disk, DeviceWish { number, recover, outlives_server, mark }).await?;
-                Ok(Export { uri: device.uri(), way: Way::Device(device) })
+                Ok(Export { uri: device.uri(), way: Way::Device(device), initiator: None })
             }
             Self::Socket { by, path } => {
                 let serial = serial(&disk);
                 let device = by.attach(disk, path, serial).await?;
-                Ok(Export { uri: device.uri(), way: Way::Device(device) })
+                Ok(Export { uri: device.uri(), way: Way::Device(device), initiator: None })
             }
             Self::Drive(by) => {
                 let serial = serial(&disk);
                 let device = by.attach(disk, serial).await?;
-                Ok(Export { uri: device.uri(), way: Way::Device(device) })
+                Ok(Export { uri: device.uri(), way: Way::Device(device), initiator: None })
             }
         }
     }
@@ -127,6 +159,7 @@ fn mark(image: Digest) -> u64 {
 pub(super) struct Export {
     uri: String,
     way: Way,
+    initiator: Option<Initiator>,
 }
 
 enum Way {
@@ -152,6 +185,14 @@ impl Export {
         };
     }
 
+    /// Has this machine's initiator attach the disk, which must be open, and says what it is called here.
+    pub(super) async fn mount(&mut self) -> Result<String, Failure> {
+        match &mut self.initiator {
+            Some(initiator) => Ok(initiator.attach().await?),
+            None => Err(Failure::usage("--mount is for --iscsi")),
+        }
+    }
+
     /// Waits until the export ends by itself, and says so.
     pub(super) async fn ended(&mut self) -> Failure {
         match &mut self.way {
@@ -162,7 +203,12 @@ impl Export {
     }
 
     /// Takes the disk from guests.
-    pub(super) async fn end(self) {
+    pub(super) async fn end(mut self) {
+        if let Some(initiator) = &mut self.initiator
+            && let Err(error) = initiator.detach().await
+        {
+            log::warn(format_args!("the initiator has not let the disk go: {error}"));
+        }
         match self.way {
             Way::Serving { stop, server } => {
                 // An error means that the server has ended by itself.

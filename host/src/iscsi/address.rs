@@ -34,6 +34,13 @@ impl FromStr for IscsiListen {
     }
 }
 
+impl fmt::Display for IscsiListen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(f, "{open}{}{close}:{}", self.host, self.port)
+    }
+}
+
 /// Where a disk is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IscsiUri {
@@ -45,9 +52,7 @@ pub struct IscsiUri {
 
 impl fmt::Display for IscsiUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let IscsiListen { host, port } = &self.listen;
-        let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
-        write!(f, "iscsi://{open}{host}{close}:{port}/{}/0", self.iqn)
+        write!(f, "iscsi://{}/{}/0", self.listen, self.iqn)
     }
 }
 

@@ -17,8 +17,8 @@ const NAME_BYTES: std::ops::RangeInclusive<usize> = 1..=255;
 /// A name and what proves it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
-    name: String,
-    secret: String,
+    pub(super) name: String,
+    pub(super) secret: String,
 }
 
 impl fmt::Debug for Secret {
@@ -76,6 +76,11 @@ impl Chap {
         // With one secret for both, a challenge could be had answered by the end that set it (RFC 7143, section 9.2.1).
         let is_same = target.as_ref().is_some_and(|target| target.secret == initiator.secret);
         if is_same || lines.next().is_some() { None } else { Some(Self { initiator, target }) }
+    }
+
+    /// By what initiators are let in.
+    pub(super) fn login(&self) -> Secret {
+        self.initiator.clone()
     }
 
     /// A challenge, of this session alone.

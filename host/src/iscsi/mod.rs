@@ -9,6 +9,7 @@
 //! | [`address`] | where to listen, and URIs |
 //! | [`chap`] | who may log in |
 //! | [`identity`] | what target and disk are called |
+//! | [`initiator`] | the initiator of this machine, told to attach the disk |
 //! | [`server`] | listeners, limits, shutdown |
 //! | `login`, `parameters`, `text` | the login phase, apart from sockets |
 //! | `pdu` | units of the protocol, apart from sockets |
@@ -23,6 +24,7 @@ pub mod address;
 pub mod chap;
 mod connection;
 pub mod identity;
+pub mod initiator;
 mod login;
 mod parameters;
 mod pdu;
@@ -34,4 +36,5 @@ mod text;
 pub use address::{IscsiListen, IscsiUri};
 pub use chap::{Chap, ChapFileError};
 pub use identity::Identity;
-pub use server::{IscsiConfig, IscsiServer, IscsiServerError};
+pub use initiator::{Initiator, InitiatorError};
+pub use server::{IscsiConfig, IscsiServer, IscsiServerError, PhysicalBlocks};

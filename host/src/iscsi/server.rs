@@ -37,12 +37,34 @@ pub struct IscsiConfig {
     pub open: bool,
     /// Most connections at a time.
     pub connections_max: usize,
+    /// What initiators are told of the disk's physical blocks.
+    pub physical: PhysicalBlocks,
+}
+
+/// The size of the blocks in which a disk is said to be kept: initiators align to it, and some take no other than 512.
+#[derive(Debug, Default, Copy, Clone, PartialEq, Eq)]
+pub enum PhysicalBlocks {
+    /// 512 bytes, as logical blocks have.
+    Of512,
+    /// 4 KiB, as overlays have.
+    #[default]
+    Of4096,
+}
+
+impl PhysicalBlocks {
+    /// Logical blocks in one, as a power of two.
+    fn shift(self) -> u8 {
+        match self {
+            Self::Of512 => 0,
+            Self::Of4096 => 3,
+        }
+    }
 }
 
 impl IscsiConfig {
     /// With CHAP or without, on loopback, for up to 256 connections.
     pub fn new(identity: Identity, chap: Option<Chap>) -> Self {
-        Self { identity, chap, open: false, connections_max: 256 }
+        Self { identity, chap, open: false, connections_max: 256, physical: PhysicalBlocks::default() }
     }
 }
 
@@ -88,7 +110,7 @@ impl<D: Disk> IscsiServer<D> {
         let address = listener.local_addr().map_err(fail)?;
         let listen = IscsiListen { host: reachable(address.ip()).to_string(), port: address.port() };
         let uri = IscsiUri { listen, iqn: config.identity.iqn.clone() };
-        let target = Arc::new(Target::new(disk, config.identity, config.chap));
+        let target = Arc::new(Target::new(disk, config.identity, config.chap, config.physical.shift()));
         Ok(Self { listener, uri, target, connections_max: config.connections_max })
     }
 

@@ -14,7 +14,7 @@ use crate::disk::Disk;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use swarmdisk_core::ids::GuestId;
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 
 const ATTENTIONS_MAX: usize = 8;
 const GUESTS_MAX: usize = 1024;
@@ -24,6 +24,8 @@ pub(super) struct Target<D> {
     pub disk: Arc<D>,
     pub facts: Facts,
     pub chap: Option<Chap>,
+    /// What changes the disk shares it; what looks at blocks before it changes them has it alone.
+    pub changing: RwLock<()>,
     reservations: Mutex<Reservations>,
     sessions: Mutex<Sessions>,
 }
@@ -64,16 +66,18 @@ pub(super) struct Member<D: Disk> {
 }
 
 impl<D: Disk> Target<D> {
-    pub(super) fn new(disk: Arc<D>, identity: Identity, chap: Option<Chap>) -> Self {
+    pub(super) fn new(disk: Arc<D>, identity: Identity, chap: Option<Chap>, physical_shift: u8) -> Self {
         let facts = Facts {
             blocks: disk.image_bytes().div_ceil(BLOCK_BYTES),
             is_writable: disk.is_writable(),
+            physical_shift,
             preferred_blocks: disk.preferred_bytes() >> BLOCK_SHIFT,
             iqn: identity.iqn,
             serial: identity.serial,
             id: identity.id,
         };
-        Self { disk, facts, chap, reservations: Mutex::default(), sessions: Mutex::default() }
+        let changing = RwLock::new(());
+        Self { disk, facts, chap, changing, reservations: Mutex::default(), sessions: Mutex::default() }
     }
 
     /// Has sessions of this initiator's end ended: a new one takes their place when all that these do is over.

@@ -569,7 +569,7 @@ impl Task<'_> {
                     answer_all(self.waiters.take_run(first.get(), count), &Answer::Held);
                 }
                 self.on_found(found);
-                self.note_kept(bytes);
+                self.note_kept(piece, bytes);
                 self.tell(Event::BodyStored { slot });
                 self.tell_room();
                 // Who came after the piece was delivered.

@@ -16,8 +16,9 @@ use crate::store::{Holdings, Store, StoreError};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use swarmdisk_core::bitmap::assign_run;
 use swarmdisk_core::engine::Event;
-use swarmdisk_core::geometry::{ChunkIndex, Piece, PieceIndex};
+use swarmdisk_core::geometry::{ChunkIndex, Geometry, Piece, PieceIndex};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Duration, Instant, timeout};
 
@@ -55,6 +56,8 @@ pub(super) struct Keeper {
     evicted_bytes: u64,
     /// Chunks that are being taken away: they are counted when they are.
     evicting: HashSet<ChunkIndex>,
+    /// A bitmap of the chunks that other images hold for this one: these take no room here, until they are stored.
+    borrowed: Vec<u64>,
     /// The disk was full: until then, so much is kept at most.
     pinched: Option<(Instant, u64)>,
     /// What the watcher knows of `used_bytes`, and how it is told that room runs out.
@@ -73,20 +76,26 @@ impl Keeper {
         // Sums of some of these fit.
         let bound_bytes = bound_bytes.min(BOUND_BYTES_MAX);
         let holdings = store.holdings()?;
-        let mut keeper = Self {
+        let mut keeper = Self::of(store.geometry(), bound_bytes, store.least_cache_bytes(), holdings.bytes);
+        keeper.beside = look_and_cut(store, bound_bytes, holdings.bytes);
+        Ok((keeper, holdings))
+    }
+
+    fn of(geometry: Geometry, bound_bytes: u64, least_bytes: u64, used_bytes: u64) -> Self {
+        let keeper = Self {
             bound_bytes,
-            least_bytes: store.least_cache_bytes(),
+            least_bytes,
             beside: Beside::default(),
-            used_bytes: holdings.bytes,
+            used_bytes,
             evictions: 0,
             evicted_bytes: 0,
             evicting: HashSet::new(),
+            borrowed: vec![0; geometry.bitmap_words()],
             pinched: None,
             shared: Arc::default(),
         };
-        keeper.shared.used_bytes.store(holdings.bytes, Relaxed);
-        keeper.beside = look_and_cut(store, bound_bytes, holdings.bytes);
-        Ok((keeper, holdings))
+        keeper.shared.used_bytes.store(used_bytes, Relaxed);
+        keeper
     }
 
     /// Watches the directory until the engine's task has ended.
@@ -133,6 +142,27 @@ impl Keeper {
         }
     }
 
+    /// Another image holds this chunk.
+    fn borrow(&mut self, piece: PieceIndex) {
+        assign_run(&mut self.borrowed, piece.get(), 1, true);
+    }
+
+    /// A payload has been stored.
+    fn gain(&mut self, piece: PieceIndex, bytes: u64) {
+        assign_run(&mut self.borrowed, piece.get(), 1, false);
+        self.note(bytes, 0);
+    }
+
+    /// A payload is not to be had any more: here, unless it was in another image.
+    fn lose(&mut self, piece: PieceIndex, bytes: u64) {
+        let (word, bit) = (piece.get() as usize / 64, piece.get() % 64);
+        let was_borrowed = self.borrowed.get(word).is_some_and(|word| word >> bit & 1 == 1);
+        assign_run(&mut self.borrowed, piece.get(), 1, false);
+        if !was_borrowed {
+            self.note(0, bytes);
+        }
+    }
+
     pub(super) fn state(&self) -> CacheState {
         CacheState {
             held_bytes: self.used_bytes,
@@ -175,10 +205,18 @@ impl Task<'_> {
     }
 
     /// A payload has been stored, and takes room.
-    pub(super) fn note_kept(&mut self, bytes: u64) {
+    pub(super) fn note_kept(&mut self, piece: PieceIndex, bytes: u64) {
         if let Some(keeper) = &mut self.keeper {
-            keeper.note(bytes, 0);
+            keeper.gain(piece, bytes);
         }
+    }
+
+    /// Other images hold these chunks, which are read there.
+    pub(super) fn note_found(&mut self, first: PieceIndex, count: u32) {
+        let (Some(keeper), store) = (&mut self.keeper, self.pieces.store()) else { return };
+        let run = (first.get()..first.get().saturating_add(count)).map_while(|index| store.geometry().piece(index));
+        // One that has been stored since it was found is here.
+        run.filter(|piece| !store.holds(*piece)).for_each(|piece| keeper.borrow(piece));
     }
 
     /// What was held is not held any more, though nothing was evicted.
@@ -188,7 +226,7 @@ impl Task<'_> {
             && !keeper.evicting.contains(&chunk)
         {
             // Where it cannot be told, too much is taken to be held until the next start.
-            keeper.note(0, store.payload_bytes_now(chunk).unwrap_or(0).into());
+            keeper.lose(piece, store.payload_bytes_now(chunk).unwrap_or(0).into());
         }
     }
 
@@ -244,5 +282,28 @@ impl Task<'_> {
         if self.engine.holds(piece) {
             self.tell(if is_back { Event::Kept { first: piece, count: 1 } } else { Event::PieceLost { piece } });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_image_had_and_has_no_more_frees_no_room_here() {
+        let geometry = Geometry::new(100 << 16, 16).unwrap();
+        let piece = |index| geometry.piece(index).unwrap();
+        let mut keeper = Keeper::of(geometry, 1 << 20, 0, 5000);
+        keeper.borrow(piece(64));
+        keeper.borrow(piece(65));
+        keeper.lose(piece(64), 300);
+        assert_eq!(keeper.state().held_bytes, 5000, "it was never here");
+        keeper.gain(piece(64), 300);
+        keeper.gain(piece(65), 200);
+        assert_eq!(keeper.state().held_bytes, 5500);
+        keeper.lose(piece(64), 300);
+        keeper.lose(piece(65), 200);
+        keeper.lose(piece(3), 1000);
+        assert_eq!(keeper.state().held_bytes, 4000, "these were");
     }
 }

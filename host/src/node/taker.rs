@@ -60,6 +60,7 @@ impl Task<'_> {
     /// Other images hold these chunks; those that are waited for are taken at once.
     pub(super) fn on_found(&mut self, found: Runs) {
         for (first, count) in &found {
+            self.note_found(*first, *count);
             self.tell(Event::Found { first: *first, count: *count });
             for piece in self.waiters.pieces(first.get(), *count) {
                 if let Piece::Chunk(chunk) = self.pieces.store().geometry().kind(piece) {

@@ -66,6 +66,17 @@ pub enum OverlayError {
     /// Another process uses it.
     #[error("the overlay {} is in use by another process; end that one, or choose another overlay", .0.display())]
     InUse(PathBuf),
+    /// A killed process's device waits for what it had answered.
+    #[error("{} is of a device whose node was killed: take that back with --ublk --recover, or delete {} to give up what was not flushed", overlay.display(), live.display())]
+    Waits {
+        /// The overlay.
+        overlay: PathBuf,
+        /// What says what was answered.
+        live: PathBuf,
+    },
+    /// There is nothing that a killed process had answered.
+    #[error("there is no {} of this boot, so no device waits for this overlay; attach it without --recover", .0.display())]
+    NotLive(PathBuf),
     /// A flush failed: what was written since the one before may be lost, and it cannot be told.
     #[error("the overlay {} could not be made durable and takes no more writes; check its disk, then attach it again", .0.display())]
     Broken(PathBuf),

@@ -2,6 +2,7 @@
 
 use super::UNIT;
 use super::error::{OverlayError, io_error};
+use super::live::Live;
 use super::map::{Changed, Map};
 use super::open::OverlayFile;
 use super::ranges::{Held, Ranges};
@@ -19,6 +20,8 @@ pub(super) struct Inner {
     /// None in memory: nothing is ever durable there.
     file: Option<(Header, PathBuf)>,
     data_start: u64,
+    /// Where the map is kept for the next process.
+    live: Option<Live>,
     map: RwLock<Map>,
     ranges: Arc<Ranges>,
     /// Whether anything was written that no sync has covered.
@@ -37,9 +40,9 @@ pub(super) struct Turn {
 
 impl Inner {
     pub(super) fn in_file(file: OverlayFile) -> Self {
-        let OverlayFile { header, path, map, storage } = file;
+        let OverlayFile { header, path, map, storage, live } = file;
         let data_start = header.layout.data_start();
-        Self::new(storage, Some((header, path)), data_start, map)
+        Self { live, ..Self::new(storage, Some((header, path)), data_start, map) }
     }
 
     pub(super) fn in_memory(image_bytes: u64, bytes_max: u64) -> Result<Self, OverlayError> {
@@ -52,6 +55,7 @@ impl Inner {
             storage,
             file,
             data_start,
+            live: None,
             map: RwLock::new(map),
             ranges: Arc::default(),
             is_unsynced: AtomicBool::new(false),
@@ -94,8 +98,7 @@ impl Inner {
         let written = write();
         self.is_unsynced.store(true, SeqCst);
         written.map_err(self.failed("write"))?;
-        self.map_mut().set(units, Unit::Data);
-        Ok(())
+        self.set(units, Unit::Data)
     }
 
     /// Makes units zeros. The caller holds them.
@@ -106,12 +109,36 @@ impl Inner {
         if !release {
             self.storage.reserve(offset, bytes).map_err(self.failed("write"))?;
         }
-        self.map_mut().set(units, Unit::Zero);
+        self.set(units, Unit::Zero)?;
         if release {
             self.storage.release(offset, bytes);
             self.is_unsynced.store(true, SeqCst);
         }
         Ok(())
+    }
+
+    /// Says what units are; what they are said to be must be in the file.
+    fn set(&self, units: Range<u64>, state: Unit) -> Result<(), OverlayError> {
+        let mut map = self.map_mut();
+        map.set(units.clone(), state);
+        // One by one: units share bytes.
+        self.live.as_ref().map_or(Ok(()), |live| live.keep(&map, units)).map_err(self.failed("write the live map of"))
+    }
+
+    /// A device is there that would wait for the next process.
+    pub(super) fn await_next(&self) {
+        if let Some(live) = &self.live {
+            live.await_next();
+        }
+    }
+
+    /// What is durable now is all that was answered: no other process is to take up anything.
+    pub(super) fn retire(&self) -> Result<(), OverlayError> {
+        self.live.as_ref().map_or(Ok(()), Live::remove)
+    }
+
+    pub(super) fn salt(&self) -> Option<u64> {
+        self.live.as_ref().map(|live| live.salt)
     }
 
     /// Sees to it that the map's pages of these units find space when they are flushed.

@@ -10,9 +10,12 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 use swarmdisk_core::format::overlay::{
-    Header, Layout, PAGE_BYTES, PAGE_UNITS, STATE_BYTES, Slot, States, Unit, encode_page, newest, parse_slot, run,
-    set_units, unit,
+    Header, Layout, PAGE_BYTES, PAGE_UNITS, STATE_BYTES, Slot, States, Unit, are_states, encode_page, newest,
+    parse_slot, run, set_units, unit,
 };
+
+/// Units whose states are in one byte.
+const STATES_A_BYTE: u64 = PAGE_UNITS as u64 / STATE_BYTES as u64;
 
 pub(super) struct Map {
     pages: Vec<Option<Box<Page>>>,
@@ -161,6 +164,39 @@ impl Map {
                 (page.generation, page.slot) = (*generation, *slot);
             }
         }
+    }
+
+    pub(super) fn page_count(&self) -> u32 {
+        self.pages.len() as u32
+    }
+
+    /// The pages that are there, with their states.
+    pub(super) fn pages(&self) -> impl Iterator<Item = (u32, &States)> {
+        (0..).zip(&self.pages).filter_map(|(number, page)| Some((number, &page.as_ref()?.states)))
+    }
+
+    /// The bytes of the pages' states that have those of `units`: the page, where in it, and the bytes.
+    pub(super) fn bytes_of(&self, units: Range<u64>) -> impl Iterator<Item = (u32, usize, &[u8])> {
+        pages_of(units.clone()).filter_map(move |number| {
+            let first = u64::from(number) * u64::from(PAGE_UNITS);
+            let start = (units.start.saturating_sub(first) / STATES_A_BYTE) as usize;
+            let end = (units.end - first).min(PAGE_UNITS.into()).div_ceil(STATES_A_BYTE) as usize;
+            Some((number, start, &self.pages[number as usize].as_ref()?.states[start..end]))
+        })
+    }
+
+    /// A page's states are these, whatever the file has; an error if they cannot be.
+    pub(super) fn take_up(&mut self, number: u32, states: &States) -> Result<(), ()> {
+        if !are_states(states) {
+            return Err(());
+        }
+        let page = self.pages.get_mut(number as usize).ok_or(())?;
+        let page = page.get_or_insert_with(|| Box::new(Page { states: [0; STATE_BYTES], generation: 0, slot: 0 }));
+        if page.states != *states {
+            page.states = *states;
+            self.dirty.insert(number);
+        }
+        Ok(())
     }
 
     pub(super) fn counts(&self) -> Counts {

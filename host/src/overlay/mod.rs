@@ -22,12 +22,16 @@
 //! 6. A write that fails half-way leaves units that were not data as they were, others old or new by sector.
 //! 7. Once a sync has failed, the system may have forgotten what it could not write: nothing more is written or flushed.
 //!
+//! A process that is killed alone loses less: what it has answered is in the system's hands, and where a device waits for the
+//! next process, the map of it is too (`live`).
+//!
 //! The space of both slots is reserved when a page of the map is first needed, so that a full disk refuses writes, not
 //! flushes. A write holds its units (`ranges`) until its last byte is in the file, also when its future is dropped.
 
 mod commit;
 mod error;
 mod inner;
+mod live;
 mod map;
 mod open;
 mod ranges;
@@ -40,6 +44,7 @@ mod tests;
 
 pub use commit::{CommitOptions, commit};
 pub use error::OverlayError;
+pub use live::Survival;
 pub use open::{OverlayFile, OverlaySummary};
 
 use crate::disk::{Disk, DiskError, Extent, ExtentKind, check_range, push_extent, zero_segments};
@@ -96,6 +101,24 @@ impl<D: Disk> Overlay<D> {
     /// The disk below.
     pub fn base(&self) -> &D {
         &self.base
+    }
+
+    /// What makes it another than all that were before, where what it has answered outlives the process.
+    pub fn salt(&self) -> Option<u64> {
+        self.inner.salt()
+    }
+
+    /// A device was made of it: from now on what was answered is kept for the next process.
+    pub fn await_next(&self) {
+        self.inner.await_next();
+    }
+
+    /// To be called after the last flush, when no device waits any more: nothing is left for another process to take up.
+    ///
+    /// # Errors
+    /// [`OverlayError::Io`] if the system refuses.
+    pub fn retire(&self) -> Result<(), OverlayError> {
+        self.inner.retire()
     }
 
     /// Up to `max` runs of `offset..offset + bytes`, in order, from its beginning; neighbours differ.

@@ -5,6 +5,7 @@
 
 use super::UNIT;
 use super::error::{OverlayError, io_error};
+use super::live::{Live, Survival};
 use super::map::{Counts, Map};
 use super::storage::Storage;
 use crate::file::{allocated_bytes, lock_patiently, make_sparse, write_all_at};
@@ -23,22 +24,30 @@ pub struct OverlayFile {
     pub(super) path: PathBuf,
     pub(super) map: Map,
     pub(super) storage: Box<dyn Storage>,
+    pub(super) live: Option<Live>,
 }
 
 impl OverlayFile {
     /// Opens the overlay of an image, or makes it if there is no file.
     ///
     /// # Errors
-    /// [`OverlayError`]: it is in use, belongs to another image, is damaged, or the operating system refuses.
-    pub fn open_or_create(path: &Path, image: Digest, image_bytes: u64) -> Result<Self, OverlayError> {
+    /// [`OverlayError`]: it is in use, belongs to another image, is damaged, waits to be recovered or has nothing that
+    /// could be, or the operating system refuses.
+    pub fn open_or_create(
+        path: &Path,
+        image: Digest,
+        image_bytes: u64,
+        survival: Survival,
+    ) -> Result<Self, OverlayError> {
         let layout = Layout::new(image_bytes).ok_or(OverlayError::ImageSize(image_bytes))?;
         if let Err(error) = path.metadata()
             && error.kind() == io::ErrorKind::NotFound
         {
             create(path, &Header { image, layout })?;
         }
-        let this = Self::open(path)?;
+        let mut this = Self::open(path)?;
         this.check_image(image)?;
+        this.live = Live::open(path, &this.header, &mut this.map, survival)?;
         Ok(this)
     }
 
@@ -81,7 +90,7 @@ impl OverlayFile {
         // What a killed process wrote and did not sync shall not be lost after it was read.
         storage.sync().map_err(io_error("sync", path))?;
         let map = Map::load(&*storage, &header, path, attempt)?;
-        Ok(Self { header, path: path.to_owned(), map, storage })
+        Ok(Self { header, path: path.to_owned(), map, storage, live: None })
     }
 }
 

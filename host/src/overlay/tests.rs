@@ -50,18 +50,18 @@ pub(super) async fn all<D: Disk>(disk: &D) -> Vec<u8> {
     disk.read(GUEST, 0, disk.image_bytes() as u32).await.unwrap().concat()
 }
 
-fn place() -> (TempDir, PathBuf) {
+pub(super) fn place() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("overlay");
     (folder, path)
 }
 
 fn open(path: &Path) -> Overlay<Below> {
-    Overlay::in_file(Below, OverlayFile::open_or_create(path, IMAGE, IMAGE_BYTES).unwrap()).unwrap()
+    Overlay::in_file(Below, OverlayFile::open_or_create(path, IMAGE, IMAGE_BYTES, Survival::Flushed).unwrap()).unwrap()
 }
 
 fn error_of(path: &Path, image: Digest) -> String {
-    match OverlayFile::open_or_create(path, image, IMAGE_BYTES) {
+    match OverlayFile::open_or_create(path, image, IMAGE_BYTES, Survival::Flushed) {
         Ok(_) => panic!("it was opened"),
         Err(error) => error.to_string(),
     }

@@ -17,7 +17,7 @@ use super::ways::Tools;
 /// Where the tracker listens.
 pub const TRACKER_PORT: u16 = 6969;
 /// Seeds and downloads by libtorrent.
-const SCRIPT: &str = include_str!("torrent.py");
+const SCRIPT: &str = include_str!("../torrent.py");
 
 /// A torrent, and the file that it is of.
 #[derive(Debug, Clone)]

@@ -4,18 +4,20 @@
 //! does meets all alike; the ratio of each round is taken, and their median with the least and the greatest is shown.
 //! *What is real*: every program, the kernel's sockets, the page cache, in which all images lie. *What is not*: the
 //! image's contents, and the network, which is this machine's loopback.
-//! *Needs*: what `tests/setup/peers.sh` installs; what is missing is said in the figure's place.
+//! *Needs*: what `tests/setup/peers.sh` installs, and `tests/setup/rublk.sh` builds; what is missing is said in the figure's place.
 //!
 //! | module | figures |
 //! |---|---|
 //! | [`nbd`] | reads of held chunks, against `qemu-nbd` and `nbdkit file` |
 //! | [`iscsi`] | the same over iSCSI, against `tgtd` |
+//! | [`guest`] | the same within a guest: ublk, against `rublk`; vhost-user, against NBD |
 //! | [`fetch`] | a whole image from one peer and from two, against iperf3, aria2 and libtorrent |
 //! | [`latency`] | a demand miss, against a plain request and response |
 //! | [`resources`] | memory, and what an idle node costs |
 
 pub mod fetch;
 pub mod figure;
+pub mod guest;
 pub mod iscsi;
 pub mod latency;
 pub mod nbd;
@@ -53,6 +55,10 @@ pub enum Group {
     Nbd,
     /// The same over iSCSI.
     Iscsi,
+    /// The same of a ublk device within a guest.
+    Ublk,
+    /// The same over vhost-user within a guest.
+    VhostUser,
     /// Whole images fetched.
     Fetch,
     /// Demand misses.
@@ -65,13 +71,16 @@ pub enum Group {
 
 impl Group {
     /// All, in the order of the table.
-    pub const ALL: [Self; 6] = [Self::Nbd, Self::Iscsi, Self::Fetch, Self::Latency, Self::Memory, Self::Idle];
+    pub const ALL: [Self; 8] =
+        [Self::Nbd, Self::Iscsi, Self::Ublk, Self::VhostUser, Self::Fetch, Self::Latency, Self::Memory, Self::Idle];
 
     /// On the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Nbd => "nbd",
             Self::Iscsi => "iscsi",
+            Self::Ublk => "ublk",
+            Self::VhostUser => "vhost-user",
             Self::Fetch => "fetch",
             Self::Latency => "latency",
             Self::Memory => "memory",
@@ -83,6 +92,8 @@ impl Group {
         match self {
             Self::Nbd => nbd::measure(bench),
             Self::Iscsi => iscsi::measure(bench),
+            Self::Ublk => guest::ublk(bench),
+            Self::VhostUser => guest::vhost_user(bench),
             Self::Fetch => fetch::measure(bench),
             Self::Latency => latency::measure(bench),
             Self::Memory => resources::memory(bench),

@@ -25,7 +25,7 @@ pub const SEED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 /// Debian's own: `python3-libtorrent` is for no other.
 const PYTHON: &str = "/usr/bin/python3";
-const SCRIPT: &str = include_str!("torrent.py");
+const SCRIPT: &str = include_str!("../torrent.py");
 /// Runs aria2, says when it is done, and stays so that what it cost can be asked for. Should the shell be killed, aria2 ends.
 const THEN_STAY: &str = r#""$@" --stop-with-process=$$ >&2 && echo complete && exec sleep 600"#;
 
@@ -152,7 +152,7 @@ impl Torrent {
     ) -> Result<(), Failure> {
         let script = bench.subject.path("torrent.py");
         fs::write(&script, SCRIPT).map_err(Failure::file(&script))?;
-        command.arg(script).args([job, &own.to_string(), &self.seed.to_string()]).arg(&self.path).arg(folder);
+        command.arg(script).arg(job).arg(&self.path).arg(folder).args([own.to_string(), self.seed.to_string()]);
         command.stdin(Stdio::null());
         Ok(())
     }

@@ -11,6 +11,7 @@ use crate::iscsi::target::Target;
 use bytes::Bytes;
 use std::sync::Arc;
 use swarmdisk_core::ids::GuestId;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// So much is written, or read to be compared, at a time.
 const PIECE_BYTES: u64 = 1 << 20;
@@ -87,6 +88,7 @@ pub(super) fn read_ready<D: Disk>(target: &Target<D>, guest: GuestId, extent: Ex
 /// Does what a command asks of the disk.
 pub(super) async fn run<D: Disk>(target: Arc<Target<D>>, guest: GuestId, command: Command, data: Bytes) -> Outcome {
     let work = Work { target: &target, guest };
+    let _changing = Changing::begin(&target.changing, &command).await;
     match command {
         Command::Read { extent } => match work.read(extent).await {
             Ok(segments) => checked(segments, extent),
@@ -96,6 +98,11 @@ pub(super) async fn run<D: Disk>(target: Arc<Target<D>>, guest: GuestId, command
             work.write_all(extent, data, is_durable, compare).await.into()
         }
         Command::Verify { extent, compare } => work.verify(extent, compare, &data).await.into(),
+        Command::CompareAndWrite { extent, is_durable } => {
+            work.compare_and_write(extent, data, is_durable).await.into()
+        }
+        Command::OrWrite { extent, is_durable } => work.or_write(extent, &data, is_durable).await.into(),
+        Command::Prefetch { extent } => work.verify(extent, Compare::Nothing, &data).await.into(),
         Command::SynchronizeCache => work.flush().await.into(),
         Command::WriteSame { extent, unmap, .. } => work.write_same(extent, unmap, &data).await.into(),
         Command::Unmap { .. } => work.unmap(&data).await.into(),
@@ -118,6 +125,25 @@ fn within(facts: &Facts, image_bytes: u64, extent: Extent) -> (u64, u64) {
 fn checked(segments: Vec<Bytes>, extent: Extent) -> Outcome {
     let is_whole = segments.iter().map(Bytes::len).sum::<usize>() as u64 == extent.bytes();
     if is_whole { Outcome::of_segments(segments) } else { Outcome::of_sense(Sense::INTERNAL) }
+}
+
+/// What a command holds of the disk while others would change it.
+enum Changing<'a> {
+    Nothing,
+    Shared { _held: RwLockReadGuard<'a, ()> },
+    Alone { _held: RwLockWriteGuard<'a, ()> },
+}
+
+impl<'a> Changing<'a> {
+    async fn begin(lock: &'a RwLock<()>, command: &Command) -> Self {
+        match command {
+            Command::Write { .. } | Command::WriteSame { .. } | Command::Unmap { .. } => {
+                Self::Shared { _held: lock.read().await }
+            }
+            Command::CompareAndWrite { .. } | Command::OrWrite { .. } => Self::Alone { _held: lock.write().await },
+            _ => Self::Nothing,
+        }
+    }
 }
 
 struct Work<'a, D> {
@@ -170,8 +196,27 @@ impl<D: Disk> Work<'_, D> {
         Ok(())
     }
 
+    /// Writes the second half of the data where the first is what is there.
+    async fn compare_and_write(&self, extent: Extent, mut data: Bytes, is_durable: bool) -> Result<(), Sense> {
+        let expected = data.split_to(extent.bytes() as usize);
+        self.verify(extent, Compare::All, &expected).await?;
+        self.write_all(extent, data, is_durable, false).await
+    }
+
+    async fn or_write(&self, extent: Extent, data: &[u8], is_durable: bool) -> Result<(), Sense> {
+        for piece in pieces(extent) {
+            let from = ((piece.lba - extent.lba) * BLOCK_BYTES) as usize;
+            let mut blocks = self.read(piece).await?.concat();
+            let ours = data.get(from..).unwrap_or_default();
+            blocks.iter_mut().zip(ours).for_each(|(byte, own)| *byte |= own);
+            self.write(piece, blocks.into()).await?;
+        }
+        if is_durable { self.flush().await } else { Ok(()) }
+    }
+
     async fn write_same(&self, extent: Extent, unmap: bool, block: &Bytes) -> Result<(), Sense> {
-        if block.iter().all(|byte| *byte == 0) {
+        // SBC-3 has data other than zeros written, even with UNMAP; targets in use (LIO, tgt) unmap all the same, and so do we.
+        if unmap || block.iter().all(|byte| *byte == 0) {
             return self.zero(extent, unmap).await;
         }
         for piece in pieces(extent) {

@@ -96,8 +96,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin, D: Disk> Session<R, W, D> {
         };
         let wanted = command.bytes_out();
         origin.bytes_out = wanted as u32;
-        if !fits(&command, origin.bytes_out, origin.expected_out) {
-            self.answer(origin, Outcome::of_sense(Sense::INVALID_UNIT));
+        if let Some(sense) = misfit(&command, origin.bytes_out, origin.expected_out) {
+            self.answer(origin, Outcome::of_sense(sense));
             return Ok(());
         }
         let wanted = origin.bytes_out.min(origin.expected_out);
@@ -448,14 +448,16 @@ impl Residual {
     }
 }
 
-/// Whether a command can be done with as many data as its unit says. A write is, as far as they go; a list or a block that is
-/// cut off is none.
-fn fits(command: &Command, wanted: u32, expected: u32) -> bool {
-    match command {
-        Command::Write { .. } => true,
-        Command::WriteSame { .. } => wanted == expected,
-        _ => wanted <= expected,
-    }
+/// Why a command cannot be done with as many data as its unit says. A write can, as far as they go; a list or a block that is
+/// cut off is none, and of what is to be compared and written it must be clear which is which.
+fn misfit(command: &Command, wanted: u32, expected: u32) -> Option<Sense> {
+    let (is_fit, sense) = match command {
+        Command::Write { .. } => (true, Sense::INVALID_UNIT),
+        Command::WriteSame { .. } => (wanted == expected, Sense::INVALID_UNIT),
+        Command::CompareAndWrite { .. } => (wanted == expected, Sense::INVALID_FIELD),
+        _ => (wanted <= expected, Sense::INVALID_UNIT),
+    };
+    (!is_fit).then_some(sense)
 }
 
 /// What a task's data weigh, beside what it costs anyway.
@@ -496,8 +498,9 @@ fn answer_of_no_unit(command: &Command) -> Outcome {
 /// What reservations have to know of a command (SPC-4, table 60; SBC-3, table 13).
 fn use_of(command: &Command) -> Use {
     match command {
-        Command::Read { .. } | Command::Verify { .. } => Use::Read,
-        Command::Write { .. } | Command::WriteSame { .. } | Command::Unmap { .. } => Use::Write,
+        Command::Read { .. } | Command::Verify { .. } | Command::Prefetch { .. } => Use::Read,
+        Command::Write { .. } | Command::CompareAndWrite { .. } | Command::OrWrite { .. } => Use::Write,
+        Command::WriteSame { .. } | Command::Unmap { .. } => Use::Write,
         Command::SynchronizeCache | Command::StartStop => Use::Write,
         _ => Use::None,
     }

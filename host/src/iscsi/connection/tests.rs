@@ -74,7 +74,7 @@ impl Lab {
         file.write_all(&content).unwrap();
         let disk = Overlay::in_memory(FileDisk::open(file.path()).unwrap(), 1 << 30).unwrap();
         let disk = Held { disk, is_held: AtomicBool::new(false), released: Notify::new(), is_writable };
-        let target = Arc::new(Target::new(Arc::new(disk), Identity::of_image(Digest([7; 32])), None::<Chap>));
+        let target = Arc::new(Target::new(Arc::new(disk), Identity::of_image(Digest([7; 32])), None::<Chap>, 3));
         Self { target, content, down: watch::Sender::new(false), _file: file }
     }
 
@@ -246,6 +246,39 @@ async fn writes_come_with_the_command_unasked_and_asked_for() {
     initiator.command(&cdb_10(0x41, 6144, 1), 0xa0, 512, &[0; 512]).await;
     assert_eq!(initiator.status().await.0, 0);
     assert_eq!(initiator.read(6144, 1).await, (vec![0; 512], 0));
+}
+
+fn cdb_16(code: u8, lba: u8, blocks: u8) -> [u8; 16] {
+    [code, 0, 0, 0, 0, 0, 0, 0, 0, lba, 0, 0, 0, blocks, 0, 0]
+}
+
+#[tokio::test]
+async fn compare_and_write_is_one_step() {
+    let lab = Lab::new(true);
+    let (mut first, mut second) = (lab.log_in(1, FAST).await, lab.log_in(2, FAST).await);
+    let old = &lab.content[3 * 512..4 * 512];
+    let swap = |from: &[u8], to: u8| [from, &[to; 512]].concat();
+    first.command(&cdb_16(0x89, 3, 1), 0xa0, 1024, &swap(&[1; 512], 2)).await;
+    assert_eq!(first.status().await, (2, [0xe, 0x1d, 0]), "another content");
+    assert_eq!(first.read(3, 1).await.0, old);
+    first.command(&cdb_16(0x89, 3, 1), 0xa0, 512, &swap(old, 2)[..512]).await;
+    assert_eq!(first.status().await, (2, [5, 0x24, 0]), "half of the data");
+    // It looks at the block, and waits; the other's write comes after it.
+    lab.target.disk.is_held.store(true, Ordering::SeqCst);
+    first.command(&cdb_16(0x89, 3, 1), 0xa0, 1024, &swap(old, 2)).await;
+    let ready = first.command(&[0; 6], 0x80, 0, &[]).await;
+    assert_eq!(first.receive().await.header.tag(), ready);
+    second.command(&cdb_10(0x2a, 3, 1), 0xa0, 512, &[3; 512]).await;
+    let ready = second.command(&[0; 6], 0x80, 0, &[]).await;
+    assert_eq!(second.receive().await.header.tag(), ready, "the write is not done yet");
+    lab.target.disk.is_held.store(false, Ordering::SeqCst);
+    lab.target.disk.released.notify_waiters();
+    assert_eq!(first.status().await, (0, [0; 3]));
+    assert_eq!(second.status().await, (0, [0; 3]));
+    assert_eq!(first.read(3, 1).await.0, [3; 512]);
+    second.command(&cdb_16(0x8b, 3, 1), 0xa0, 512, &[0x14; 512]).await;
+    assert_eq!(second.status().await, (0, [0; 3]));
+    assert_eq!(first.read(3, 1).await.0, [0x17; 512], "the bits of both");
 }
 
 #[tokio::test]

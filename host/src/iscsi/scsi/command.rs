@@ -5,7 +5,7 @@
 
 use super::opcodes::{CDB_BYTES, Opcode, Wish, action, code};
 use super::sense::Sense;
-use super::{BLOCK_SHIFT, Facts, SAME_BLOCKS_MAX, TRANSFER_BLOCKS_MAX};
+use super::{BLOCK_SHIFT, COMPARE_BLOCKS_MAX, Facts, SAME_BLOCKS_MAX, TRANSFER_BLOCKS_MAX};
 
 /// Consecutive blocks.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
@@ -39,24 +39,84 @@ pub(in crate::iscsi) enum Compare {
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub(in crate::iscsi) enum Command {
     TestUnitReady,
-    RequestSense { in_descriptors: bool, allocated: u32 },
-    Inquiry { page: Option<u8>, allocated: u32 },
-    ModeSense { is_long: bool, without_descriptor: bool, control: u8, page: u8, subpage: u8, allocated: u32 },
+    RequestSense {
+        in_descriptors: bool,
+        allocated: u32,
+    },
+    Inquiry {
+        page: Option<u8>,
+        allocated: u32,
+    },
+    ModeSense {
+        is_long: bool,
+        without_descriptor: bool,
+        control: u8,
+        page: u8,
+        subpage: u8,
+        allocated: u32,
+    },
     StartStop,
     PreventAllow,
     ReadCapacity10,
-    ReadCapacity16 { allocated: u32 },
-    LbaStatus { lba: u64, allocated: u32 },
-    ReportLuns { select: u8, allocated: u32 },
-    ReportOpcodes { wish: Wish, with_timeouts: bool, allocated: u32 },
-    PersistentIn { action: u8, allocated: u32 },
-    PersistentOut { action: u8, scope: u8, kind: u8, bytes: u32 },
-    Read { extent: Extent },
-    Write { extent: Extent, is_durable: bool, compare: bool },
-    Verify { extent: Extent, compare: Compare },
+    ReadCapacity16 {
+        allocated: u32,
+    },
+    LbaStatus {
+        lba: u64,
+        allocated: u32,
+    },
+    ReportLuns {
+        select: u8,
+        allocated: u32,
+    },
+    ReportOpcodes {
+        wish: Wish,
+        with_timeouts: bool,
+        allocated: u32,
+    },
+    PersistentIn {
+        action: u8,
+        allocated: u32,
+    },
+    PersistentOut {
+        action: u8,
+        scope: u8,
+        kind: u8,
+        bytes: u32,
+    },
+    Read {
+        extent: Extent,
+    },
+    Write {
+        extent: Extent,
+        is_durable: bool,
+        compare: bool,
+    },
+    Verify {
+        extent: Extent,
+        compare: Compare,
+    },
+    /// What is to be there, then what is to take its place.
+    CompareAndWrite {
+        extent: Extent,
+        is_durable: bool,
+    },
+    OrWrite {
+        extent: Extent,
+        is_durable: bool,
+    },
+    Prefetch {
+        extent: Extent,
+    },
     SynchronizeCache,
-    WriteSame { extent: Extent, unmap: bool, has_data: bool },
-    Unmap { bytes: u32 },
+    WriteSame {
+        extent: Extent,
+        unmap: bool,
+        has_data: bool,
+    },
+    Unmap {
+        bytes: u32,
+    },
 }
 
 impl Command {
@@ -72,6 +132,20 @@ impl Command {
             code::WRITE_6 | code::WRITE_10 | code::WRITE_12 | code::WRITE_16 => {
                 let is_durable = cdb[0] != code::WRITE_6 && cdb[1] & 0x08 != 0;
                 Self::Write { extent: fields.changed(facts, TRANSFER_BLOCKS_MAX)?, is_durable, compare: false }
+            }
+            code::COMPARE_AND_WRITE => {
+                let extent = fields.changed(facts, COMPARE_BLOCKS_MAX.into())?;
+                Self::CompareAndWrite { extent, is_durable: cdb[1] & 0x08 != 0 }
+            }
+            code::OR_WRITE_16 => {
+                let extent = fields.changed(facts, TRANSFER_BLOCKS_MAX)?;
+                Self::OrWrite { extent, is_durable: cdb[1] & 0x08 != 0 }
+            }
+            code::PREFETCH_10 | code::PREFETCH_16 => {
+                let Extent { lba, blocks } = fields.extent(facts, u32::MAX)?;
+                // None means all to the end; what exceeds a transfer is not worth the wait, which is allowed.
+                let rest = (facts.blocks - lba).min(TRANSFER_BLOCKS_MAX.into()) as u32;
+                Self::Prefetch { extent: Extent { lba, blocks: if blocks == 0 { rest } else { blocks.min(rest) } } }
             }
             code::WRITE_VERIFY_10 | code::WRITE_VERIFY_12 | code::WRITE_VERIFY_16 => {
                 let compare = fields.compare()? != Compare::Nothing;
@@ -109,7 +183,10 @@ impl Command {
     /// How many bytes the command reads from the initiator.
     pub(in crate::iscsi) fn bytes_out(&self) -> u64 {
         match *self {
-            Self::Write { extent, .. } | Self::Verify { extent, compare: Compare::All } => extent.bytes(),
+            Self::Write { extent, .. }
+            | Self::OrWrite { extent, .. }
+            | Self::Verify { extent, compare: Compare::All } => extent.bytes(),
+            Self::CompareAndWrite { extent, .. } => 2 * extent.bytes(),
             Self::Verify { extent, compare: Compare::One } | Self::WriteSame { extent, has_data: true, .. }
                 if extent.blocks > 0 =>
             {

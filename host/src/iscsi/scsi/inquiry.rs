@@ -1,7 +1,7 @@
 //! What a disk says of itself: INQUIRY with its pages, READ CAPACITY, REPORT LUNS.
 
 use super::sense::Sense;
-use super::{BLOCK_BYTES, Facts, PHYSICAL_SHIFT, RANGES_MAX, SAME_BLOCKS_MAX, TRANSFER_BLOCKS_MAX};
+use super::{BLOCK_BYTES, COMPARE_BLOCKS_MAX, Facts, GRANULE_BLOCKS, RANGES_MAX, SAME_BLOCKS_MAX, TRANSFER_BLOCKS_MAX};
 
 const VENDOR: &[u8; 8] = b"SWARMDSK";
 const PRODUCT: &[u8; 16] = b"swarmdisk       ";
@@ -88,15 +88,16 @@ fn name(text: &str) -> Vec<u8> {
 fn block_limits(facts: &Facts) -> Vec<u8> {
     let mut page = vec![0; 64];
     let mut put = |at: usize, value: u32| page[at..at + 4].copy_from_slice(&value.to_be_bytes());
-    put(4, 1 << PHYSICAL_SHIFT); // granularity of transfers
+    put(4, GRANULE_BLOCKS); // granularity of transfers
     put(8, TRANSFER_BLOCKS_MAX);
     put(12, facts.preferred_blocks);
     if facts.is_writable {
         put(20, SAME_BLOCKS_MAX);
         put(24, RANGES_MAX as u32);
-        put(28, 1 << PHYSICAL_SHIFT);
+        put(28, GRANULE_BLOCKS);
         put(32, 0x8000_0000); // aligned to the first block
         put(40, SAME_BLOCKS_MAX);
+        page[5] = COMPARE_BLOCKS_MAX;
     }
     page.split_off(4)
 }
@@ -112,7 +113,7 @@ pub(in crate::iscsi) fn capacity_16(facts: &Facts) -> Vec<u8> {
     let mut data = vec![0; 32];
     data[..8].copy_from_slice(&facts.blocks.saturating_sub(1).to_be_bytes());
     data[8..12].copy_from_slice(&(BLOCK_BYTES as u32).to_be_bytes());
-    data[13] = PHYSICAL_SHIFT;
+    data[13] = facts.physical_shift;
     data[14] = if facts.is_writable { 0xc0 } else { 0 }; // can be trimmed, and is zeros then
     data
 }

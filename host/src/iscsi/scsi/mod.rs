@@ -24,10 +24,12 @@ pub(super) mod unmap;
 pub(super) const BLOCK_SHIFT: u32 = 9;
 /// Size of a block in bytes.
 pub(super) const BLOCK_BYTES: u64 = 1 << BLOCK_SHIFT;
-/// Blocks in what the disk likes to be written at a time (4 KiB), as a power of two.
-pub(super) const PHYSICAL_SHIFT: u8 = 3;
+/// Blocks in what the disk likes to be written and unmapped at a time (4 KiB).
+pub(super) const GRANULE_BLOCKS: u32 = 8;
 /// Most blocks that a command reads or writes: 32 MiB.
 pub(super) const TRANSFER_BLOCKS_MAX: u32 = 1 << 16;
+/// Most blocks of a COMPARE AND WRITE.
+pub(super) const COMPARE_BLOCKS_MAX: u8 = 128;
 /// Most blocks of a WRITE SAME, or of all ranges of an UNMAP: 512 MiB.
 pub(super) const SAME_BLOCKS_MAX: u32 = 1 << 20;
 /// Most ranges of an UNMAP.
@@ -39,6 +41,8 @@ pub(super) struct Facts {
     /// Its size.
     pub blocks: u64,
     pub is_writable: bool,
+    /// Blocks in what it says is a physical one, as a power of two.
+    pub physical_shift: u8,
     /// Blocks of a read that it likes best.
     pub preferred_blocks: u32,
     /// The target's name.

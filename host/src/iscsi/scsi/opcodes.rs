@@ -31,6 +31,7 @@ pub(in crate::iscsi) mod code {
     pub const WRITE_10: u8 = 0x2a;
     pub const WRITE_VERIFY_10: u8 = 0x2e;
     pub const VERIFY_10: u8 = 0x2f;
+    pub const PREFETCH_10: u8 = 0x34;
     pub const SYNCHRONIZE_CACHE_10: u8 = 0x35;
     pub const WRITE_SAME_10: u8 = 0x41;
     pub const UNMAP: u8 = 0x42;
@@ -38,9 +39,12 @@ pub(in crate::iscsi) mod code {
     pub const PERSISTENT_IN: u8 = 0x5e;
     pub const PERSISTENT_OUT: u8 = 0x5f;
     pub const READ_16: u8 = 0x88;
+    pub const COMPARE_AND_WRITE: u8 = 0x89;
     pub const WRITE_16: u8 = 0x8a;
+    pub const OR_WRITE_16: u8 = 0x8b;
     pub const WRITE_VERIFY_16: u8 = 0x8e;
     pub const VERIFY_16: u8 = 0x8f;
+    pub const PREFETCH_16: u8 = 0x90;
     pub const SYNCHRONIZE_CACHE_16: u8 = 0x91;
     pub const WRITE_SAME_16: u8 = 0x93;
     pub const SERVICE_ACTION_IN_16: u8 = 0x9e;
@@ -98,6 +102,8 @@ const OPCODES: &[Opcode] = &[
     plain(code::WRITE_10, IO_10),
     plain(code::WRITE_VERIFY_10, VERIFY_10),
     plain(code::VERIFY_10, VERIFY_10),
+    // IMMED.
+    plain(code::PREFETCH_10, &[0x02, ALL, ALL, ALL, ALL, GROUP, ALL, ALL, CONTROL]),
     // IMMED and SYNC_NV.
     plain(code::SYNCHRONIZE_CACHE_10, &[0x06, ALL, ALL, ALL, ALL, GROUP, ALL, ALL, CONTROL]),
     // ANCHOR and UNMAP.
@@ -116,9 +122,13 @@ const OPCODES: &[Opcode] = &[
     acting(code::PERSISTENT_OUT, 5, PERSISTENT_OUT_MASK),
     acting(code::PERSISTENT_OUT, 6, PERSISTENT_OUT_MASK),
     plain(code::READ_16, IO_16),
+    // One byte for the number of blocks.
+    plain(code::COMPARE_AND_WRITE, &[CACHE, ALL, ALL, ALL, ALL, ALL, ALL, ALL, ALL, 0, 0, 0, ALL, GROUP, CONTROL]),
     plain(code::WRITE_16, IO_16),
+    plain(code::OR_WRITE_16, IO_16),
     plain(code::WRITE_VERIFY_16, VERIFY_16),
     plain(code::VERIFY_16, VERIFY_16),
+    plain(code::PREFETCH_16, &[0x02, ALL, ALL, ALL, ALL, ALL, ALL, ALL, ALL, ALL, ALL, ALL, ALL, GROUP, CONTROL]),
     plain(
         code::SYNCHRONIZE_CACHE_16,
         &[0x06, ALL, ALL, ALL, ALL, ALL, ALL, ALL, ALL, ALL, ALL, ALL, ALL, GROUP, CONTROL],

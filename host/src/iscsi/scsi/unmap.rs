@@ -78,7 +78,7 @@ mod tests {
 
     fn facts(blocks: u64) -> Facts {
         let (iqn, serial) = (String::new(), String::new());
-        Facts { blocks, is_writable: true, preferred_blocks: 128, iqn, serial, id: 0 }
+        Facts { blocks, is_writable: true, physical_shift: 3, preferred_blocks: 128, iqn, serial, id: 0 }
     }
 
     fn list(ranges: &[(u64, u32)]) -> Vec<u8> {

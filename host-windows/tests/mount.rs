@@ -1,0 +1,68 @@
+//! `attach --iscsi --mount`, against a stand-in for PowerShell: Wine has neither that nor an initiator. What the cmdlets do is
+//! for a real Windows to show (README.md).
+#![cfg(windows)]
+
+mod common;
+
+use common::{CHUNK, Fixture, Running, fail, finish};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The stand-in's folder; without it there is nothing to run.
+fn stand_in() -> Option<PathBuf> {
+    let Some(library) = std::env::var_os("SWARMDISK_STANDIN_WNBD") else {
+        eprintln!("skipped: no stand-in; run tests/windows/test.sh");
+        return None;
+    };
+    Some(PathBuf::from(library).parent().unwrap().join("path"))
+}
+
+/// `attach --mount` with the stand-in first on the path, which shall answer so.
+fn attach(fixture: &Fixture, answer: &str, more: &[&str]) -> Option<Command> {
+    let mut path = stand_in()?.into_os_string();
+    path.push(";");
+    path.push(std::env::var_os("PATH").unwrap());
+    let mut command = Command::new(&fixture.program);
+    command.args(["attach", &fixture.text("disk.swarm"), "--iscsi", "127.0.0.1:0", "--mount"]).args(more);
+    command.env("PATH", path).env("STANDIN_ANSWER", answer).env("STANDIN_LOG", fixture.path("log"));
+    Some(command)
+}
+
+fn asked(fixture: &Fixture) -> Vec<String> {
+    fs::read_to_string(fixture.path("log")).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn mount_has_a_stand_in_for_powershell_attach_and_detach_the_disk() {
+    let fixture = Fixture::new(20 * CHUNK);
+    fs::write(fixture.path("chap"), "guest 0123456789abcd\n").unwrap();
+    for (more, login) in [(vec![], "[] []"), (vec!["--chap-file", &fixture.text("chap")], "[guest] [0123456789abcd]")] {
+        let _ = fs::remove_file(fixture.path("log"));
+        let Some(command) = attach(&fixture, "disk", &more) else { return };
+        let mut node = Running::start(command);
+        assert_eq!(node.next_line(), "mounted as disk 7");
+        let iqn = node.uri().split('/').nth(3).unwrap().to_owned();
+        node.stop_silent();
+        let each = |what: &str| format!("{what} 127.0.0.1 {iqn} {login} reached");
+        assert_eq!(asked(&fixture), [each("attach"), each("detach")]);
+    }
+}
+
+#[test]
+fn what_a_stand_in_for_powershell_complains_about_is_said_in_one_line_and_undone() {
+    let fixture = Fixture::new(20 * CHUNK);
+    for (answer, says) in [
+        ("service", "Windows' iSCSI initiator is not there"),
+        ("nodisk", "shows no disk"),
+        ("Access is denied.", "powershell.exe could not attach the disk: Access is denied."),
+    ] {
+        let Some(mut command) = attach(&fixture, answer, &[]) else { return };
+        let complaint = fail(1, finish(&mut command));
+        assert!(complaint.contains(says), "{complaint}");
+    }
+    let asked = asked(&fixture);
+    let whats: Vec<&str> = asked.iter().filter_map(|line| line.split(' ').next()).collect();
+    // Where there is no service, nothing was begun.
+    assert_eq!(whats, ["attach", "attach", "detach", "attach", "detach"]);
+}
