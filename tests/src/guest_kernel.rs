@@ -15,6 +15,15 @@ pub struct GuestKernel {
     kernel: PathBuf,
 }
 
+/// The host's threads that run the guest's processors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    /// One that takes turns.
+    One,
+    /// Each its own.
+    Each,
+}
+
 impl GuestKernel {
     /// # Errors
     /// When a tool is missing, or no kernel can be had.
@@ -37,17 +46,19 @@ impl GuestKernel {
     }
 
     /// The command that starts it with these files, once they are packed into `initramfs`: programs are on its path, scripts run,
-    /// all else is in `/data`. `variables` are the scripts'.
+    /// all else is in `/data`. `variables` are the scripts'. `threads` is one for all processors, or one for each: faster, and now and then
+    /// QEMU 10.0 aborts by a race of its own as the kernel sets up PCI.
     ///
     /// # Panics
     /// When they cannot be packed.
-    pub fn command(&self, initramfs: &Path, files: &[PathBuf], variables: &str) -> Command {
+    pub fn command(&self, initramfs: &Path, files: &[PathBuf], variables: &str, threads: Threads) -> Command {
         let mut pack = Command::new(scripts().join("initramfs.sh"));
         pack.args([&self.kernel, initramfs, &scripts().join("guest.sh")]).args(files);
         let packed = Process::start(pack).wait(DEADLINE);
         assert!(packed.status.success(), "{packed:?}");
         let mut qemu = Command::new(&self.qemu);
-        qemu.args("-accel tcg,thread=multi -M q35 -cpu Nehalem -smp 2 -nodefaults -no-user-config".split(' '));
+        qemu.args(["-accel", if threads == Threads::One { "tcg,thread=single" } else { "tcg,thread=multi" }]);
+        qemu.args("-M q35 -cpu Nehalem -smp 2 -nodefaults -no-user-config".split(' '));
         qemu.args("-display none -no-reboot -serial stdio -append".split(' '));
         qemu.arg(format!("console=ttyS0 quiet panic=-1 {variables}"));
         qemu.arg("-kernel").arg(self.kernel.join("vmlinuz")).arg("-initrd").arg(initramfs);

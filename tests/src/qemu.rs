@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::appliance::Appliance;
@@ -94,20 +95,10 @@ impl Qemu {
     /// # Errors
     /// When no process can be started. What QEMU itself complains about is found on the console.
     pub fn start(&self, machine: &Machine<'_>) -> io::Result<Running> {
-        // The shell holds QEMU's life to its standard input, which closes with this process even when that is killed.
-        // It closes its own output, so that the console ends when QEMU does.
-        const LIFELINE: &str = r#""$@" </dev/null 2>&1 & exec >&- 2>&-; read end; kill -KILL $!; wait $!"#;
-        let mut child = Command::new("sh")
-            .args(["-c", LIFELINE, "sh"])
-            .arg(&self.program)
-            .args(self.arguments(machine))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let lifeline = child.stdin.take();
-        let console = Output::collect(child.stdout.take().expect("stdout is piped"));
-        Ok(Running { child, lifeline, console, started: Instant::now() })
+        let mut command = vec![text(&self.program)];
+        command.extend(self.arguments(machine));
+        let process = Mutex::new(Process::start(&command)?);
+        Ok(Running { command, process })
     }
 
     /// Starts the machine and waits up to `deadline` for the appliance's `BOOT-DONE` line.
@@ -117,7 +108,8 @@ impl Qemu {
     pub fn boot(&self, machine: &Machine<'_>, deadline: Duration) -> Result<Booted, BootError> {
         let running = self.start(machine).map_err(BootError::Start)?;
         let line = running.wait_for_line("BOOT-DONE", deadline)?;
-        Ok(Booted { took: running.started.elapsed(), line, running })
+        let took = running.process().started.elapsed();
+        Ok(Booted { took, line, running })
     }
 
     fn arguments(&self, machine: &Machine<'_>) -> Vec<String> {
@@ -186,24 +178,96 @@ impl Booted {
 /// A machine that runs; dropping it ends it at once.
 #[derive(Debug)]
 pub struct Running {
+    command: Vec<String>,
+    process: Mutex<Process>,
+}
+
+/// The QEMU of a machine.
+#[derive(Debug)]
+struct Process {
     child: Child,
     lifeline: Option<ChildStdin>,
     console: Output,
     started: Instant,
+    /// How many before it have aborted.
+    aborted: u32,
+}
+
+impl Process {
+    /// QEMU 10.0's last word when, without KVM, one processor moves a PCI device in memory while another reads one: a race of its own,
+    /// rare, seen as the kernel sets up PCI.
+    const RACE: &str = "iotlb_to_section: Assertion";
+    /// More in a row are no accident.
+    const MOST_ABORTED: u32 = 3;
+
+    fn start(command: &[String]) -> io::Result<Self> {
+        // The shell holds QEMU's life to its standard input, which closes with this process even when that is killed.
+        // It closes its own output, so that the console ends when QEMU does.
+        const LIFELINE: &str = r#""$@" </dev/null 2>&1 & exec >&- 2>&-; read end; kill -KILL $!; wait $!"#;
+        let mut child = Command::new("sh")
+            .args(["-c", LIFELINE, "sh"])
+            .args(command)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let lifeline = child.stdin.take();
+        let console = Output::collect(child.stdout.take().expect("stdout is piped"));
+        Ok(Self { child, lifeline, console, started: Instant::now(), aborted: 0 })
+    }
+
+    /// Whether QEMU's own race has ended it, and it has not done so too often.
+    fn may_start_again(&self) -> bool {
+        self.aborted < Self::MOST_ABORTED && self.console.text().contains(Self::RACE)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.lifeline.take());
+        self.child.wait().ok();
+    }
 }
 
 impl Running {
+    fn process(&self) -> MutexGuard<'_, Process> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn output(&self) -> Output {
+        self.process().console.clone()
+    }
+
+    /// Starts the machine once more if a race of QEMU's has ended it; whether it did.
+    fn started_again(&self) -> bool {
+        let mut process = self.process();
+        if !process.may_start_again() {
+            return false;
+        }
+        eprintln!("QEMU aborted by a race of its own ({}): the machine is started again", Process::RACE);
+        let Ok(mut next) = Process::start(&self.command) else { return false };
+        next.aborted = process.aborted + 1;
+        *process = next;
+        true
+    }
+
     /// Waits until a whole line with `needle` in it stands on the console, and gives it from there on.
     ///
     /// # Errors
     /// When the machine ends or `deadline` is over before that.
     pub fn wait_for_line(&self, needle: &str, deadline: Duration) -> Result<String, BootError> {
         // What is before it in its line may be what another process printed.
-        let line = self.console.wait_for_line(needle, deadline).map_err(|why| match why {
-            NoLine::Ended => BootError::Ended { console: self.console() },
-            NoLine::Deadline => BootError::Deadline { needle: needle.to_owned(), deadline, console: self.console() },
-        })?;
-        Ok(line.find(needle).map_or_else(String::new, |at| line[at..].to_owned()))
+        loop {
+            let line = match self.output().wait_for_line(needle, deadline) {
+                Err(NoLine::Ended) if self.started_again() => continue,
+                Err(NoLine::Ended) => return Err(BootError::Ended { console: self.console() }),
+                Err(NoLine::Deadline) => {
+                    return Err(BootError::Deadline { needle: needle.to_owned(), deadline, console: self.console() });
+                }
+                Ok(line) => line,
+            };
+            return Ok(line.find(needle).map_or_else(String::new, |at| line[at..].to_owned()));
+        }
     }
 
     /// Waits until the machine has powered itself off; gives all that it has printed.
@@ -213,7 +277,7 @@ impl Running {
     pub fn wait_for_power_off(&self, deadline: Duration) -> Result<String, BootError> {
         let needle = "reboot: Power down";
         self.wait_for_line(needle, deadline)?;
-        if self.console.wait_for_end(deadline) {
+        if self.output().wait_for_end(deadline) {
             return Ok(self.console());
         }
         Err(BootError::Deadline { needle: needle.to_owned(), deadline, console: self.console() })
@@ -221,14 +285,7 @@ impl Running {
 
     /// All that the machine, and QEMU itself, have printed.
     pub fn console(&self) -> String {
-        self.console.text()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        drop(self.lifeline.take());
-        self.child.wait().ok();
+        self.output().text()
     }
 }
 
@@ -289,5 +346,27 @@ mod tests {
     #[test]
     fn commas_in_a_path_are_kept() {
         assert_eq!(escaped("/a,b"), "/a,,b");
+    }
+
+    /// A machine whose QEMU is a shell script.
+    fn stand_in(script: &str) -> Running {
+        let command = ["sh", "-c", script].map(str::to_owned).to_vec();
+        let process = Mutex::new(Process::start(&command).unwrap());
+        Running { command, process }
+    }
+
+    #[test]
+    fn a_machine_that_qemus_own_race_ended_is_started_again_and_no_other() {
+        let deadline = Duration::from_secs(60);
+        let folder = std::env::temp_dir().join(format!("qemu-{}", std::process::id()));
+        let race = "echo physmem.c:2678: iotlb_to_section: Assertion failed";
+        let once = stand_in(&format!("mkdir {} && {{ {race}; exit; }}; echo up; sleep 60", text(&folder)));
+        let line = once.wait_for_line("up", deadline);
+        std::fs::remove_dir(folder).unwrap();
+        assert_eq!(line.unwrap(), "up");
+        assert!(matches!(stand_in("echo no").wait_for_line("up", deadline), Err(BootError::Ended { .. })));
+        let always = stand_in("echo iotlb_to_section: Assertion failed");
+        assert!(matches!(always.wait_for_line("up", deadline), Err(BootError::Ended { .. })));
+        assert_eq!(always.process().aborted, Process::MOST_ABORTED);
     }
 }

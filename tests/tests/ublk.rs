@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use swarmdisk_tests::fixture::Fixture;
-use swarmdisk_tests::guest_kernel::{GuestKernel, scripts};
+use swarmdisk_tests::guest_kernel::{GuestKernel, Threads, scripts};
 use swarmdisk_tests::images::write_random;
 use swarmdisk_tests::process::{Process, find_or_build_example};
 use swarmdisk_tests::skip::{find_tool, need};
@@ -44,7 +44,7 @@ fn devices_do_as_the_script_says() {
     let mut files = vec![fixture.swarmdisk.program().to_owned(), example("ublk_file"), example("crash_writes")];
     files.extend(tools);
     files.extend([raw, swarm, other, scripts().join("checks.sh")]);
-    let mut qemu = guest.command(&initramfs, &files, &format!("KILLS={kills}"));
+    let mut qemu = guest.command(&initramfs, &files, &format!("KILLS={kills}"), Threads::One);
     qemu.args(["-m", "1536"]);
     let console = Process::start(qemu).wait(GUEST_DEADLINE + kills * KILL_DEADLINE).stdout;
     let results = |word: &str| console.lines().filter(|line| line.starts_with(word)).count();

@@ -15,7 +15,7 @@ use super::figure::{Figure, Side, Target};
 use super::subject::{Codec, pack};
 use crate::compare::session::{Failure, Session};
 use crate::fixture::text;
-use crate::guest_kernel::{GuestKernel, scripts};
+use crate::guest_kernel::{GuestKernel, Threads, scripts};
 use crate::process::Process;
 use crate::qemu::Machine;
 use crate::skip::{Missing, find_tool};
@@ -88,7 +88,8 @@ fn find_rublk() -> Result<PathBuf, Missing> {
 fn command(bench: &Bench<'_>, kernel: &GuestKernel, files: &[PathBuf], kind: &str) -> Command {
     let (rounds, seconds) = (bench.setup.rounds, bench.full_or(2, 1));
     let variables = format!("KIND={kind} ROUNDS={rounds} SECONDS_A_RUN={seconds}");
-    let mut command = kernel.command(&bench.subject.path("initramfs"), files, &variables);
+    let threads = bench.full_or(Threads::Each, Threads::One);
+    let mut command = kernel.command(&bench.subject.path("initramfs"), files, &variables, threads);
     command.args(["-m", &MEMORY_MIB.to_string()]);
     command
 }
