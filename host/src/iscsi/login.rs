@@ -155,12 +155,13 @@ impl<'a> Login<'a> {
         let text = std::mem::take(&mut self.text);
         let pairs = pairs(&text).ok_or(Refusal::INITIATOR)?;
         self.enter(current)?;
-        if self.who.is_none() {
-            self.who = Some(self.meet(header, &pairs)?);
-        }
         let mut answer = Vec::new();
-        if self.requests == 1 && self.who.as_ref().is_some_and(|who| !who.is_discovery) {
-            push(&mut answer, "TargetPortalGroupTag", "1");
+        if self.who.is_none() {
+            let who = self.meet(header, &pairs)?;
+            if !who.is_discovery {
+                push(&mut answer, "TargetPortalGroupTag", "1");
+            }
+            self.who = Some(who);
         }
         let may_move = match current {
             SECURITY => self.security(&pairs, &mut answer)?,

@@ -12,6 +12,7 @@ use super::scsi::sense::Sense;
 use super::scsi::{BLOCK_BYTES, BLOCK_SHIFT, Facts};
 use crate::disk::Disk;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use swarmdisk_core::ids::GuestId;
 use tokio::sync::{RwLock, watch};
@@ -26,6 +27,8 @@ pub(super) struct Target<D> {
     pub chap: Option<Chap>,
     /// What changes the disk shares it; what looks at blocks before it changes them has it alone.
     pub changing: RwLock<()>,
+    /// Whether an initiator has it write-protected (SWP).
+    protected: AtomicBool,
     reservations: Mutex<Reservations>,
     sessions: Mutex<Sessions>,
 }
@@ -77,7 +80,8 @@ impl<D: Disk> Target<D> {
             id: identity.id,
         };
         let changing = RwLock::new(());
-        Self { disk, facts, chap, changing, reservations: Mutex::default(), sessions: Mutex::default() }
+        let (reservations, sessions) = (Mutex::default(), Mutex::default());
+        Self { disk, facts, chap, changing, protected: AtomicBool::new(false), reservations, sessions }
     }
 
     /// Has sessions of this initiator's end ended: a new one takes their place when all that these do is over.
@@ -126,6 +130,20 @@ impl<D: Disk> Target<D> {
         lock(&self.reservations)
     }
 
+    /// Whether it is write-protected for now, though it could be written to.
+    pub(super) fn is_protected(&self) -> bool {
+        self.protected.load(SeqCst)
+    }
+
+    /// Has it write-protected or not; all others than who asks hear of a change.
+    pub(super) fn protect(&self, is_protected: bool, asking: u16) {
+        if self.protected.swap(is_protected, SeqCst) != is_protected {
+            let mut sessions = lock(&self.sessions);
+            let others = sessions.by_number.iter_mut().filter(|(number, _)| **number != asking);
+            others.for_each(|(_, entry)| entry.attend(Sense::MODE_CHANGED));
+        }
+    }
+
     /// Tells others what an action on reservations means for them.
     pub(super) fn tell(&self, effects: Effects) {
         if effects == Effects::default() {
@@ -146,6 +164,8 @@ impl<D: Disk> Target<D> {
 
     /// Resets the unit: all sessions hear of it; the tasks of all but the one that asks end, and it is to end its own.
     pub(super) fn reset(&self, asking: u16, and_end: bool) {
+        // Nothing of its modes is saved.
+        self.protected.store(false, SeqCst);
         let mut sessions = lock(&self.sessions);
         for (number, entry) in &mut sessions.by_number {
             entry.attend(Sense::WAS_RESET);

@@ -60,7 +60,8 @@ impl From<Result<(), Sense>> for Outcome {
 }
 
 /// Answers what is known without the disk; none of other commands.
-pub(super) fn answer(command: &Command, facts: &Facts) -> Option<Outcome> {
+pub(super) fn answer<D: Disk>(command: &Command, target: &Target<D>) -> Option<Outcome> {
+    let facts = &target.facts;
     let (data, allocated) = match *command {
         Command::TestUnitReady | Command::StartStop | Command::PreventAllow => return Some(Outcome::good()),
         Command::Inquiry { page: None, allocated } => (Ok(inquiry::standard()), allocated),
@@ -69,9 +70,7 @@ pub(super) fn answer(command: &Command, facts: &Facts) -> Option<Outcome> {
         Command::ReadCapacity16 { allocated } => (Ok(inquiry::capacity_16(facts)), allocated),
         Command::ReportLuns { select, allocated } => (inquiry::luns(select), allocated),
         Command::ReportOpcodes { wish, with_timeouts, allocated } => (opcodes::report(wish, with_timeouts), allocated),
-        Command::ModeSense { is_long, without_descriptor, control, page, subpage, allocated } => {
-            (mode::sense(facts, is_long, !without_descriptor, control, page, subpage), allocated)
-        }
+        Command::ModeSense { asked, allocated } => (mode::sense(facts, target.is_protected(), asked), allocated),
         _ => return None,
     };
     Some(data.map_or_else(Outcome::of_sense, |data| Outcome::of_data(data, allocated)))
@@ -137,10 +136,8 @@ enum Changing<'a> {
 impl<'a> Changing<'a> {
     async fn begin(lock: &'a RwLock<()>, command: &Command) -> Self {
         match command {
-            Command::Write { .. } | Command::WriteSame { .. } | Command::Unmap { .. } => {
-                Self::Shared { _held: lock.read().await }
-            }
             Command::CompareAndWrite { .. } | Command::OrWrite { .. } => Self::Alone { _held: lock.write().await },
+            command if command.writes() => Self::Shared { _held: lock.read().await },
             _ => Self::Nothing,
         }
     }
@@ -154,6 +151,10 @@ struct Work<'a, D> {
 impl<D: Disk> Work<'_, D> {
     async fn read(&self, extent: Extent) -> Result<Vec<Bytes>, Sense> {
         let (bytes, padding) = within(&self.target.facts, self.target.disk.image_bytes(), extent);
+        if bytes == 0 {
+            // The disk may end within its last block, before the place that is named.
+            return Ok(zero_segments(padding as usize).collect());
+        }
         let read = self.target.disk.read(self.guest, extent.offset(), bytes as u32).await;
         let mut segments = read.map_err(|error| Sense::of(&error, false))?;
         segments.extend(zero_segments(padding as usize));
@@ -172,6 +173,9 @@ impl<D: Disk> Work<'_, D> {
         // Fewer data than the command says are written as far as they go.
         let (bytes, _) = within(&self.target.facts, self.target.disk.image_bytes(), extent);
         data.truncate(bytes as usize);
+        if data.is_empty() {
+            return Ok(());
+        }
         written(self.target.disk.write(self.guest, extent.offset(), data).await)
     }
 
@@ -179,27 +183,37 @@ impl<D: Disk> Work<'_, D> {
         written(self.target.disk.flush().await)
     }
 
-    /// Reads the blocks, and compares them.
     async fn verify(&self, extent: Extent, compare: Compare, data: &Bytes) -> Result<(), Sense> {
+        let difference = self.difference(extent, compare, data).await?;
+        difference.map_or(Ok(()), |_| Err(Sense::MISCOMPARE))
+    }
+
+    /// Reads the blocks, and compares them: where in the data is the first byte that differs.
+    async fn difference(&self, extent: Extent, compare: Compare, data: &Bytes) -> Result<Option<usize>, Sense> {
         for piece in pieces(extent) {
             let found = self.read(piece).await?;
             let from = ((piece.lba - extent.lba) * BLOCK_BYTES) as usize;
-            let is_same = match compare {
-                Compare::Nothing => true,
-                Compare::All => is_equal(&found, data.get(from..).unwrap_or_default()),
-                Compare::One => found.concat().chunks(BLOCK_BYTES as usize).all(|block| block == data),
+            let differing = match compare {
+                Compare::Nothing => None,
+                Compare::All => difference(&found, data.get(from..).unwrap_or_default()).map(|at| from + at),
+                Compare::One => {
+                    found.concat().chunks(BLOCK_BYTES as usize).find_map(|block| difference_of(block, data))
+                }
             };
-            if !is_same {
-                return Err(Sense::MISCOMPARE);
+            if differing.is_some() {
+                return Ok(differing);
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Writes the second half of the data where the first is what is there.
     async fn compare_and_write(&self, extent: Extent, mut data: Bytes, is_durable: bool) -> Result<(), Sense> {
         let expected = data.split_to(extent.bytes() as usize);
-        self.verify(extent, Compare::All, &expected).await?;
+        // Where they differ, the initiator is told (SBC-3, section 5.3).
+        if let Some(at) = self.difference(extent, Compare::All, &expected).await? {
+            return Err(Sense::MISCOMPARE.with_information(at as u32));
+        }
         self.write_all(extent, data, is_durable, false).await
     }
 
@@ -227,6 +241,9 @@ impl<D: Disk> Work<'_, D> {
 
     async fn zero(&self, extent: Extent, may_trim: bool) -> Result<(), Sense> {
         let (bytes, _) = within(&self.target.facts, self.target.disk.image_bytes(), extent);
+        if bytes == 0 {
+            return Ok(());
+        }
         written(self.target.disk.write_zeroes(self.guest, extent.offset(), bytes, may_trim).await)
     }
 
@@ -260,12 +277,18 @@ fn pieces(extent: Extent) -> impl Iterator<Item = Extent> {
         .map(move |done| Extent { lba: extent.lba + u64::from(done), blocks: most.min(extent.blocks - done) })
 }
 
-/// Whether segments and data are the same, as far as both go.
-fn is_equal(segments: &[Bytes], data: &[u8]) -> bool {
-    let mut rest = data;
-    segments.iter().all(|segment| {
-        let (same, after) = rest.split_at(segment.len().min(rest.len()));
-        rest = after;
-        same == &segment[..same.len()]
+/// Where segments and data differ first, as far as both go.
+fn difference(segments: &[Bytes], data: &[u8]) -> Option<usize> {
+    let mut begin = 0;
+    segments.iter().find_map(|segment| {
+        let from = begin;
+        begin += segment.len();
+        difference_of(segment, data.get(from..)?).map(|at| from + at)
     })
+}
+
+fn difference_of(one: &[u8], other: &[u8]) -> Option<usize> {
+    let bytes = one.len().min(other.len());
+    // Nearly always they are the same, which whole slices say sooner than bytes.
+    if one[..bytes] == other[..bytes] { None } else { one.iter().zip(other).position(|(one, other)| one != other) }
 }

@@ -11,9 +11,9 @@ use super::{WINDOW, violation};
 use crate::disk::Disk;
 use crate::iscsi::pdu::{Header, NO_TAG, Unit, op, reject};
 use crate::iscsi::scsi::command::Command;
-use crate::iscsi::scsi::inquiry;
 use crate::iscsi::scsi::reserve::{Action, Refused, Use};
 use crate::iscsi::scsi::sense::{Sense, status};
+use crate::iscsi::scsi::{inquiry, mode};
 use bytes::Bytes;
 use std::io;
 use std::sync::Arc;
@@ -144,6 +144,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin, D: Disk> Session<R, W, D> {
         let command = command?;
         if self.target.reservations().conflicts(&member.nexus, use_of(&command)) {
             return Err(Outcome::of_status(status::RESERVATION_CONFLICT));
+        }
+        if command.writes() && self.target.is_protected() {
+            return Err(Outcome::of_sense(Sense::SOFTWARE_PROTECTED));
         }
         Ok(command)
     }
@@ -311,7 +314,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin, D: Disk> Session<R, W, D> {
                     Err(Refused::Sense(sense)) => Outcome::of_sense(sense),
                 })
             }
-            _ => execute::answer(command, &self.target.facts),
+            Command::ModeSelect { is_long, .. } => {
+                let wanted = mode::select(&self.target.facts, self.target.is_protected(), is_long, data);
+                Some(wanted.map(|is_protected| self.target.protect(is_protected, member.number)).into())
+            }
+            _ => execute::answer(command, &self.target),
         }
     }
 
@@ -499,9 +506,8 @@ fn answer_of_no_unit(command: &Command) -> Outcome {
 fn use_of(command: &Command) -> Use {
     match command {
         Command::Read { .. } | Command::Verify { .. } | Command::Prefetch { .. } => Use::Read,
-        Command::Write { .. } | Command::CompareAndWrite { .. } | Command::OrWrite { .. } => Use::Write,
-        Command::WriteSame { .. } | Command::Unmap { .. } => Use::Write,
-        Command::SynchronizeCache | Command::StartStop => Use::Write,
+        command if command.writes() => Use::Write,
+        Command::SynchronizeCache | Command::StartStop | Command::ModeSelect { .. } => Use::Write,
         _ => Use::None,
     }
 }

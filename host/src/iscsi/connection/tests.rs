@@ -258,8 +258,14 @@ async fn compare_and_write_is_one_step() {
     let (mut first, mut second) = (lab.log_in(1, FAST).await, lab.log_in(2, FAST).await);
     let old = &lab.content[3 * 512..4 * 512];
     let swap = |from: &[u8], to: u8| [from, &[to; 512]].concat();
-    first.command(&cdb_16(0x89, 3, 1), 0xa0, 1024, &swap(&[1; 512], 2)).await;
-    assert_eq!(first.status().await, (2, [0xe, 0x1d, 0]), "another content");
+    for at in [0, 511] {
+        let mut other = old.to_vec();
+        other[at] ^= 1;
+        first.command(&cdb_16(0x89, 3, 1), 0xa0, 1024, &swap(&other, 2)).await;
+        let sense = first.receive().await.data.slice(2..);
+        assert_eq!((sense[0], sense[2], sense[12]), (0xf0, 0xe, 0x1d), "another content");
+        assert_eq!(sense[3..7], (at as u32).to_be_bytes(), "where it differs");
+    }
     assert_eq!(first.read(3, 1).await.0, old);
     first.command(&cdb_16(0x89, 3, 1), 0xa0, 512, &swap(old, 2)[..512]).await;
     assert_eq!(first.status().await, (2, [5, 0x24, 0]), "half of the data");
@@ -279,6 +285,84 @@ async fn compare_and_write_is_one_step() {
     second.command(&cdb_16(0x8b, 3, 1), 0xa0, 512, &[0x14; 512]).await;
     assert_eq!(second.status().await, (0, [0; 3]));
     assert_eq!(first.read(3, 1).await.0, [0x17; 512], "the bits of both");
+}
+
+#[tokio::test]
+async fn a_verified_write_says_that_it_differs_and_a_block_that_all_are_compared_with() {
+    let lab = Lab::new(true);
+    let mut initiator = lab.log_in(1, FAST).await;
+    let old = lab.content[5 * 512..7 * 512].to_vec();
+    for (check, data, expected) in [
+        (0x02, old.clone(), (0, [0; 3])),
+        (0x02, [&old[..1023], &[!old[1023]]].concat(), (2, [0xe, 0x1d, 0])),
+        (0x06, old[..512].to_vec(), (2, [0xe, 0x1d, 0])),
+    ] {
+        let mut cdb = cdb_10(0x2f, 5, 2);
+        cdb[1] = check;
+        initiator.command(&cdb, 0xa0, data.len(), &data).await;
+        assert_eq!(initiator.status().await, expected);
+    }
+    initiator.command(&cdb_10(0x41, 5, 2), 0xa0, 512, &[7; 512]).await;
+    assert_eq!(initiator.status().await, (0, [0; 3]));
+    let mut cdb = cdb_10(0x2f, 5, 2);
+    cdb[1] = 0x06;
+    initiator.command(&cdb, 0xa0, 512, &[7; 512]).await;
+    assert_eq!(initiator.status().await, (0, [0; 3]));
+}
+
+#[tokio::test]
+async fn nothing_may_be_asked_for_at_the_very_end() {
+    let lab = Lab::new(true);
+    let mut initiator = lab.log_in(1, FAST).await;
+    let blocks = DISK_BYTES.div_ceil(512) as u32;
+    for code in [0x28, 0x2a] {
+        initiator.command(&cdb_10(code, blocks, 0), 0x80, 0, &[]).await;
+        assert_eq!(initiator.status().await, (0, [0; 3]), "{code:x}");
+        initiator.command(&cdb_10(code, blocks + 1, 0), 0x80, 0, &[]).await;
+        assert_eq!(initiator.status().await, (2, [5, 0x21, 0]), "{code:x}");
+    }
+}
+
+#[tokio::test]
+async fn an_initiator_may_protect_the_disk_until_it_is_reset() {
+    let lab = Lab::new(true);
+    let (mut one, mut other) = (lab.log_in(1, FAST).await, lab.log_in(2, FAST).await);
+    let list = |swp: u8| [0, 0, 0, 0, 0x0a, 10, 0, 0x10, swp, 0, 0, 0, 0, 0, 0, 0];
+    one.command(&[0x15, 0x10, 0, 0, 16, 0], 0xa0, 16, &list(0x09)).await;
+    assert_eq!(one.status().await, (2, [5, 0x26, 0]), "another bit");
+    one.command(&[0x15, 0, 0, 0, 16, 0], 0xa0, 16, &list(8)).await;
+    assert_eq!(one.status().await, (2, [5, 0x24, 0]), "no pages");
+    one.command(&[0x15, 0x10, 0, 0, 16, 0], 0xa0, 16, &list(8)).await;
+    assert_eq!(one.status().await, (0, [0; 3]));
+    other.command(&[0; 6], 0x80, 0, &[]).await;
+    assert_eq!(other.status().await, (2, [6, 0x2a, 1]), "the others hear of it");
+    for initiator in [&mut one, &mut other] {
+        for (code, bytes) in [(0x2a, 512), (0x41, 512), (0x42, 1)] {
+            initiator.command(&cdb_10(code, 0, 1), 0xa0, bytes, &vec![0; bytes]).await;
+            assert_eq!(initiator.status().await, (2, [7, 0x27, 2]), "{code:x}");
+        }
+        initiator.command(&[0x1a, 8, 0x0a, 0, 255, 0], 0xc0, 255, &[]).await;
+        let told = initiator.receive().await.data;
+        assert_eq!((told[2], told[8]), (0x90, 8));
+    }
+    one.send(Header::reply(op::TASK_REQUEST, 5).with_byte(0, 0x42).with_byte(1, 0x85), &[]).await;
+    assert_eq!(one.receive().await.header.array::<3>(0), [op::TASK_RESPONSE, 0x80, 0]);
+    one.command(&[0; 6], 0x80, 0, &[]).await;
+    assert_eq!(one.status().await, (2, [6, 0x29, 3]));
+    assert_eq!(one.write(0, &[1; 512]).await, (0, [0; 3]));
+}
+
+#[tokio::test]
+async fn a_list_of_another_length_is_refused_and_holds_nothing_up() {
+    let lab = Lab::new(true);
+    let mut initiator = lab.log_in(1, FAST).await;
+    for bytes in [u32::MAX, 25, 23, 0] {
+        let length = bytes.to_be_bytes();
+        let cdb = [0x5f, 0, 0, 0, 0, length[0], length[1], length[2], length[3], 0];
+        initiator.command(&cdb, 0xa0, bytes as usize, &[]).await;
+        assert_eq!(initiator.status().await, (2, [5, 0x1a, 0]), "{bytes}");
+    }
+    assert_eq!(initiator.write(0, &[1; 512]).await, (0, [0; 3]));
 }
 
 #[tokio::test]

@@ -14,7 +14,10 @@ pub(super) struct Transfer {
     wanted: u32,
     /// What came, needed or not.
     received: u32,
-    parts: Vec<Bytes>,
+    /// What is needed of it: the first unit as it came, until there is a second. Small ones would each hold on to the buffer
+    /// that they were read into.
+    first: Bytes,
+    gathered: BytesMut,
     /// Most that may come unasked.
     unasked_max: u32,
     /// Whether more comes unasked.
@@ -41,8 +44,17 @@ pub(super) struct Wish {
 
 impl Transfer {
     pub(super) fn new(wanted: u32, unasked_max: u32, is_open: bool) -> Self {
-        let next_number = 0;
-        Self { wanted, received: 0, parts: Vec::new(), unasked_max, is_open, asked: None, asked_count: 0, next_number }
+        Self {
+            wanted,
+            received: 0,
+            first: Bytes::new(),
+            gathered: BytesMut::new(),
+            unasked_max,
+            is_open,
+            asked: None,
+            asked_count: 0,
+            next_number: 0,
+        }
     }
 
     /// Whether all is there, and nothing more comes unasked.
@@ -85,7 +97,7 @@ impl Transfer {
             return Err(Sense::OUT_OF_ORDER);
         }
         self.take(data);
-        self.next_number += 1;
+        self.next_number = self.next_number.wrapping_add(1);
         if self.asked.is_some() && header.is_final() != (self.received == end) {
             return Err(Sense::TOO_LITTLE_DATA);
         }
@@ -101,8 +113,14 @@ impl Transfer {
         let needed = self.wanted.saturating_sub(self.received) as usize;
         self.received += data.len() as u32;
         data.truncate(needed);
-        if !data.is_empty() {
-            self.parts.push(data);
+        if self.first.is_empty() && self.gathered.is_empty() {
+            self.first = data;
+        } else if !data.is_empty() {
+            // Who asks has room for all of it; before, no more comes than may come unasked.
+            let most = if self.asked_count > 0 { self.wanted } else { self.wanted.min(self.unasked_max) };
+            self.gathered.reserve((most as usize).saturating_sub(self.gathered.len()));
+            self.gathered.extend_from_slice(&std::mem::take(&mut self.first));
+            self.gathered.extend_from_slice(&data);
         }
     }
 
@@ -117,13 +135,8 @@ impl Transfer {
     }
 
     /// All of it, in one piece.
-    pub(super) fn into_data(mut self) -> Bytes {
-        if self.parts.len() == 1 {
-            return self.parts.swap_remove(0);
-        }
-        let mut data = BytesMut::with_capacity(self.wanted as usize);
-        self.parts.iter().for_each(|part| data.extend_from_slice(part));
-        data.freeze()
+    pub(super) fn into_data(self) -> Bytes {
+        if self.gathered.is_empty() { self.first } else { self.gathered.freeze() }
     }
 }
 
@@ -177,6 +190,20 @@ mod tests {
         assert!(Transfer::new(100, 30, false).immediate(bytes(31)).is_err());
     }
 
+    #[test]
+    fn small_units_do_not_hold_on_to_what_they_were_read_into() {
+        let mut transfer = Transfer::new(8, 0, false);
+        transfer.ask(5, 8);
+        let read_into = Bytes::from(vec![7; 1 << 20]);
+        for at in 0..8 {
+            transfer.data_out(&unit(5, at, at, at == 7), read_into.slice(at as usize..at as usize + 1)).unwrap();
+        }
+        assert!(transfer.is_complete());
+        let data = transfer.into_data();
+        assert_eq!(data[..], [7; 8]);
+        assert!(read_into.is_unique(), "nobody else has it");
+    }
+
     proptest! {
         #[test]
         fn never_more_than_wanted_is_kept(
@@ -191,8 +218,7 @@ mod tests {
                     transfer.ask(1, 16);
                 }
             }
-            let kept: usize = transfer.parts.iter().map(Bytes::len).sum();
-            prop_assert!(kept <= wanted as usize);
+            prop_assert!(transfer.into_data().len() <= wanted as usize);
         }
     }
 }

@@ -71,7 +71,9 @@ fn text_may_come_in_several_units() {
     let (first, second) = text.split_at(20);
     let (response, step) = login.handle(&header.with_byte(1, 0x44).with_data_bytes(20), first);
     assert_eq!((step, response.text.len(), status(&response)), (Step::Next, 0, 0));
-    assert!(matches!(login.handle(&header, second).1, Step::Done(_)));
+    let (response, step) = login.handle(&header, second);
+    assert!(matches!(step, Step::Done(_)));
+    assert_eq!(value(&pairs(&response.text).unwrap(), "TargetPortalGroupTag"), Some("1"));
     // But not without end.
     let mut login = Login::new(IQN, None);
     let junk = vec![b'a'; TEXT_BYTES_MAX];

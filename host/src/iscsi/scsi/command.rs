@@ -3,7 +3,9 @@
 //! *Invariants*: whatever bytes come, the answer is a command or the sense of a refusal; ranges lie within the disk and
 //! within [`TRANSFER_BLOCKS_MAX`]. *Units*: blocks; allocation lengths in bytes.
 
+use super::mode::Asked;
 use super::opcodes::{CDB_BYTES, Opcode, Wish, action, code};
+use super::reserve::PARAMETER_BYTES;
 use super::sense::Sense;
 use super::{BLOCK_SHIFT, COMPARE_BLOCKS_MAX, Facts, SAME_BLOCKS_MAX, TRANSFER_BLOCKS_MAX};
 
@@ -48,12 +50,12 @@ pub(in crate::iscsi) enum Command {
         allocated: u32,
     },
     ModeSense {
-        is_long: bool,
-        without_descriptor: bool,
-        control: u8,
-        page: u8,
-        subpage: u8,
+        asked: Asked,
         allocated: u32,
+    },
+    ModeSelect {
+        is_long: bool,
+        bytes: u32,
     },
     StartStop,
     PreventAllow,
@@ -82,7 +84,6 @@ pub(in crate::iscsi) enum Command {
         action: u8,
         scope: u8,
         kind: u8,
-        bytes: u32,
     },
     Read {
         extent: Extent,
@@ -192,9 +193,22 @@ impl Command {
             {
                 1 << BLOCK_SHIFT
             }
-            Self::PersistentOut { bytes, .. } | Self::Unmap { bytes } => bytes.into(),
+            Self::ModeSelect { bytes, .. } | Self::Unmap { bytes } => bytes.into(),
+            Self::PersistentOut { .. } => PARAMETER_BYTES as u64,
             _ => 0,
         }
+    }
+
+    /// Whether it changes what blocks hold.
+    pub(in crate::iscsi) fn writes(&self) -> bool {
+        matches!(
+            self,
+            Self::Write { .. }
+                | Self::CompareAndWrite { .. }
+                | Self::OrWrite { .. }
+                | Self::WriteSame { .. }
+                | Self::Unmap { .. }
+        )
     }
 }
 
@@ -283,15 +297,21 @@ impl Fields<'_> {
             }
             code::MODE_SENSE_6 | code::MODE_SENSE_10 => {
                 let is_long = cdb[0] == code::MODE_SENSE_10;
-                Command::ModeSense {
+                let asked = Asked {
                     is_long,
                     without_descriptor: cdb[1] & 0x08 != 0,
                     control: cdb[2] >> 6,
                     page: cdb[2] & 0x3f,
                     subpage: cdb[3],
-                    allocated: if is_long { self.u16(7).into() } else { cdb[4].into() },
-                }
+                };
+                Command::ModeSense { asked, allocated: if is_long { self.u16(7).into() } else { cdb[4].into() } }
             }
+            // Without PF the list has a form of each vendor's own.
+            code::MODE_SELECT_6 | code::MODE_SELECT_10 if cdb[1] & 0x10 == 0 => {
+                return Err(Sense::INVALID_FIELD.at_byte(1));
+            }
+            code::MODE_SELECT_6 => Command::ModeSelect { is_long: false, bytes: cdb[4].into() },
+            code::MODE_SELECT_10 => Command::ModeSelect { is_long: true, bytes: self.u16(7).into() },
             code::START_STOP_UNIT => Command::StartStop,
             code::PREVENT_ALLOW => Command::PreventAllow,
             code::READ_CAPACITY_10 if cdb[8] & 1 == 0 && self.u32(2) != 0 => return Err(Sense::INVALID_FIELD),
@@ -310,12 +330,10 @@ impl Fields<'_> {
                 Command::ReportOpcodes { wish, with_timeouts: cdb[2] & 0x80 != 0, allocated: self.u32(6) }
             }
             code::PERSISTENT_IN => Command::PersistentIn { action: cdb[1] & 0x1f, allocated: self.u16(7).into() },
-            code::PERSISTENT_OUT => Command::PersistentOut {
-                action: cdb[1] & 0x1f,
-                scope: cdb[2] >> 4,
-                kind: cdb[2] & 0x0f,
-                bytes: self.u32(5),
-            },
+            code::PERSISTENT_OUT if self.u32(5) != PARAMETER_BYTES as u32 => return Err(Sense::PARAMETER_LENGTH),
+            code::PERSISTENT_OUT => {
+                Command::PersistentOut { action: cdb[1] & 0x1f, scope: cdb[2] >> 4, kind: cdb[2] & 0x0f }
+            }
             _ => return Err(Sense::INVALID_OPCODE),
         })
     }

@@ -23,6 +23,7 @@ pub(in crate::iscsi) mod code {
     pub const READ_6: u8 = 0x08;
     pub const WRITE_6: u8 = 0x0a;
     pub const INQUIRY: u8 = 0x12;
+    pub const MODE_SELECT_6: u8 = 0x15;
     pub const MODE_SENSE_6: u8 = 0x1a;
     pub const START_STOP_UNIT: u8 = 0x1b;
     pub const PREVENT_ALLOW: u8 = 0x1e;
@@ -35,6 +36,7 @@ pub(in crate::iscsi) mod code {
     pub const SYNCHRONIZE_CACHE_10: u8 = 0x35;
     pub const WRITE_SAME_10: u8 = 0x41;
     pub const UNMAP: u8 = 0x42;
+    pub const MODE_SELECT_10: u8 = 0x55;
     pub const MODE_SENSE_10: u8 = 0x5a;
     pub const PERSISTENT_IN: u8 = 0x5e;
     pub const PERSISTENT_OUT: u8 = 0x5f;
@@ -94,6 +96,8 @@ const OPCODES: &[Opcode] = &[
     plain(code::READ_6, &[0x1f, ALL, ALL, ALL, CONTROL]),
     plain(code::WRITE_6, &[0x1f, ALL, ALL, ALL, CONTROL]),
     plain(code::INQUIRY, &[0x01, ALL, ALL, ALL, CONTROL]),
+    // PF, and not SP: nothing is saved.
+    plain(code::MODE_SELECT_6, &[0x10, 0, 0, ALL, CONTROL]),
     plain(code::MODE_SENSE_6, &[0x08, ALL, ALL, ALL, CONTROL]),
     plain(code::START_STOP_UNIT, &[0x01, 0, 0x0f, 0xf7, CONTROL]),
     plain(code::PREVENT_ALLOW, &[0, 0, 0, 0x03, CONTROL]),
@@ -109,6 +113,7 @@ const OPCODES: &[Opcode] = &[
     // ANCHOR and UNMAP.
     plain(code::WRITE_SAME_10, &[0x18, ALL, ALL, ALL, ALL, GROUP, ALL, ALL, CONTROL]),
     plain(code::UNMAP, &[0x01, 0, 0, 0, 0, GROUP, ALL, ALL, CONTROL]),
+    plain(code::MODE_SELECT_10, &[0x10, 0, 0, 0, 0, 0, ALL, ALL, CONTROL]),
     plain(code::MODE_SENSE_10, &[0x18, ALL, ALL, 0, 0, 0, ALL, ALL, CONTROL]),
     acting(code::PERSISTENT_IN, 0, PERSISTENT_IN_MASK),
     acting(code::PERSISTENT_IN, 1, PERSISTENT_IN_MASK),
@@ -170,9 +175,11 @@ impl Opcode {
         }
         let action = cdb[1] & 0x1f;
         let found = same_code.find(|opcode| opcode.action.is_none_or(|own| own == action));
-        let opcode = found.ok_or(Sense::INVALID_FIELD)?;
-        let is_fit = opcode.mask.iter().zip(&cdb[1..]).all(|(mask, byte)| byte & !mask == 0);
-        if is_fit { Ok(opcode) } else { Err(Sense::INVALID_FIELD) }
+        let opcode = found.ok_or(Sense::INVALID_FIELD.at_byte(1))?;
+        match opcode.mask.iter().zip(&cdb[1..]).position(|(mask, byte)| byte & !mask != 0) {
+            Some(at) => Err(Sense::INVALID_FIELD.at_byte(at as u16 + 1)),
+            None => Ok(opcode),
+        }
     }
 
     /// The command with all bits that it may have.
@@ -198,6 +205,9 @@ pub(in crate::iscsi) enum Wish {
 /// A descriptor of how long a command may take (SPC-4, section 6.35.4), which says nothing.
 const TIMEOUTS: [u8; 12] = [0, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
+/// REPORTING OPTIONS do not fit the command that is asked for.
+const WRONG_OPTION: Sense = Sense::INVALID_FIELD.at_byte(2);
+
 /// The list, or one of it.
 ///
 /// # Errors
@@ -208,13 +218,13 @@ pub(in crate::iscsi) fn report(wish: Wish, with_timeouts: bool) -> Result<Vec<u8
         Wish::Code(code) => {
             let found = OPCODES.iter().find(|opcode| opcode.code == code);
             if found.is_some_and(|opcode| opcode.action.is_some()) {
-                return Err(Sense::INVALID_FIELD);
+                return Err(WRONG_OPTION);
             }
             found
         }
         Wish::Action(code, action) => {
             if OPCODES.iter().any(|opcode| opcode.code == code && opcode.action.is_none()) {
-                return Err(Sense::INVALID_FIELD);
+                return Err(WRONG_OPTION);
             }
             with_action(code, action)
         }
@@ -275,13 +285,16 @@ mod tests {
         cdb[0] = code::READ_10;
         assert!(Opcode::of(&cdb).is_ok());
         cdb[1] = 0x20; // RDPROTECT
-        assert_eq!(Opcode::of(&cdb), Err(Sense::INVALID_FIELD));
+        assert_eq!(Opcode::of(&cdb), Err(Sense::INVALID_FIELD.at_byte(1)));
+        cdb[1..10].copy_from_slice(&[0, 0, 0, 0, 0, 0x80, 0, 0, 0]);
+        assert_eq!(Opcode::of(&cdb), Err(Sense::INVALID_FIELD.at_byte(6)));
+        cdb[6] = 0;
         cdb[0] = 0xff;
         assert_eq!(Opcode::of(&cdb), Err(Sense::INVALID_OPCODE));
         cdb[0] = code::SERVICE_ACTION_IN_16;
-        assert_eq!(Opcode::of(&cdb), Err(Sense::INVALID_FIELD));
-        assert_eq!(report(Wish::Code(code::MAINTENANCE_IN), false), Err(Sense::INVALID_FIELD));
-        assert_eq!(report(Wish::Action(code::READ_10, 0), false), Err(Sense::INVALID_FIELD));
+        assert_eq!(Opcode::of(&cdb), Err(Sense::INVALID_FIELD.at_byte(1)));
+        assert_eq!(report(Wish::Code(code::MAINTENANCE_IN), false), Err(WRONG_OPTION));
+        assert_eq!(report(Wish::Action(code::READ_10, 0), false), Err(WRONG_OPTION));
         assert_eq!(report(Wish::Code(0xff), false).unwrap(), [0, 1, 0, 0]);
     }
 }

@@ -9,7 +9,7 @@ use crate::iscsi::login::Nexus;
 /// Most registrations.
 const REGISTERED_MAX: usize = 256;
 /// Length of what PERSISTENT RESERVE OUT brings.
-const PARAMETER_BYTES: usize = 24;
+pub(in crate::iscsi) const PARAMETER_BYTES: usize = 24;
 
 /// Actions of PERSISTENT RESERVE OUT.
 const REGISTER: u8 = 0;
@@ -143,7 +143,7 @@ impl Reservations {
         let number = |at: usize| u64::from_be_bytes(std::array::from_fn(|index| list[at + index]));
         let (key, other) = (number(0), number(8));
         // No initiator ports by name, no other target ports, nothing that outlives a loss of power.
-        if list[20] & 0x0d & !0x04 != 0 {
+        if list[20] & 0x09 != 0 {
             return Err(Refused::Sense(Sense::INVALID_PARAMETER));
         }
         if matches!(action.action, REGISTER | REGISTER_AND_IGNORE) {

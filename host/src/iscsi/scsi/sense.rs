@@ -15,12 +15,23 @@ const BYTES: usize = 18;
 /// The same in the format of descriptors.
 const DESCRIPTOR_BYTES: usize = 8;
 
+/// What sense data say beside key, code and qualifier.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(in crate::iscsi) enum Detail {
+    Nothing,
+    /// What the command's description says, in bytes or blocks (INFORMATION).
+    Information(u32),
+    /// Which byte of the command is wrong (FIELD POINTER).
+    Field(u16),
+}
+
 /// Key, code and qualifier.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub(in crate::iscsi) struct Sense {
     pub key: u8,
     pub code: u8,
     pub qualifier: u8,
+    pub detail: Detail,
 }
 
 impl Sense {
@@ -39,10 +50,12 @@ impl Sense {
     pub const NOT_SAVED: Self = Self::new(0x5, 0x39, 0x00);
     pub const TOO_MANY_REGISTERED: Self = Self::new(0x5, 0x55, 0x04);
     pub const WAS_RESET: Self = Self::new(0x6, 0x29, 0x03);
+    pub const MODE_CHANGED: Self = Self::new(0x6, 0x2a, 0x01);
     pub const PREEMPTED: Self = Self::new(0x6, 0x2a, 0x05);
     pub const RELEASED: Self = Self::new(0x6, 0x2a, 0x04);
     pub const CLEARED: Self = Self::new(0x6, 0x2a, 0x03);
     pub const WRITE_PROTECTED: Self = Self::new(0x7, 0x27, 0x00);
+    pub const SOFTWARE_PROTECTED: Self = Self::new(0x7, 0x27, 0x02);
     pub const SPACE: Self = Self::new(0x7, 0x27, 0x07);
     pub const COMMUNICATION: Self = Self::new(0xb, 0x08, 0x01);
     pub const TOO_LITTLE_DATA: Self = Self::new(0xb, 0x0c, 0x0d);
@@ -50,7 +63,17 @@ impl Sense {
     pub const MISCOMPARE: Self = Self::new(0xe, 0x1d, 0x00);
 
     const fn new(key: u8, code: u8, qualifier: u8) -> Self {
-        Self { key, code, qualifier }
+        Self { key, code, qualifier, detail: Detail::Nothing }
+    }
+
+    /// The same, of this byte of the command.
+    pub(in crate::iscsi) const fn at_byte(self, byte: u16) -> Self {
+        Self { detail: Detail::Field(byte), ..self }
+    }
+
+    /// The same with INFORMATION.
+    pub(in crate::iscsi) const fn with_information(self, information: u32) -> Self {
+        Self { detail: Detail::Information(information), ..self }
     }
 
     /// Of a read or a write that the disk refused.
@@ -73,10 +96,21 @@ impl Sense {
         data[7] = BYTES as u8 - 8;
         data[12] = self.code;
         data[13] = self.qualifier;
+        match self.detail {
+            Detail::Nothing => {}
+            Detail::Information(information) => {
+                data[0] |= 0x80; // VALID
+                data[3..7].copy_from_slice(&information.to_be_bytes());
+            }
+            Detail::Field(byte) => {
+                data[15] = 0xc0; // SKSV; of the command
+                data[16..18].copy_from_slice(&byte.to_be_bytes());
+            }
+        }
         data
     }
 
-    /// As data, in the format of descriptors, of which there are none.
+    /// As data, in the format of descriptors, of which there are none: what REQUEST SENSE tells has no detail.
     pub(in crate::iscsi) fn descriptor(self) -> [u8; DESCRIPTOR_BYTES] {
         [0x72, self.key, self.code, self.qualifier, 0, 0, 0, 0]
     }
