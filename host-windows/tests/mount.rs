@@ -4,23 +4,13 @@
 
 mod common;
 
-use common::{CHUNK, Fixture, Running, fail, finish};
+use common::{CHUNK, Fixture, Running, fail, finish, stand_in};
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
-
-/// The stand-in's folder; without it there is nothing to run.
-fn stand_in() -> Option<PathBuf> {
-    let Some(library) = std::env::var_os("SWARMDISK_STANDIN_WNBD") else {
-        eprintln!("skipped: no stand-in; run tests/windows/test.sh");
-        return None;
-    };
-    Some(PathBuf::from(library).parent().unwrap().join("path"))
-}
 
 /// `attach --mount` with the stand-in first on the path, which shall answer so.
 fn attach(fixture: &Fixture, answer: &str, more: &[&str]) -> Option<Command> {
-    let mut path = stand_in()?.into_os_string();
+    let mut path = stand_in()?.with_file_name("path").into_os_string();
     path.push(";");
     path.push(std::env::var_os("PATH").unwrap());
     let mut command = Command::new(&fixture.program);

@@ -4,26 +4,14 @@
 
 mod common;
 
-use common::{Fixture, Running, fail, finish, wait_for};
+use common::{Fixture, Running, fail, finish, stand_in, wait_for};
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 
 const BLOCK: usize = 512;
 /// The image ends within a block, and within a chunk.
 const IMAGE_BYTES: usize = (3 << 20) + 1000;
 const BLOCKS: usize = IMAGE_BYTES.div_ceil(BLOCK);
-
-/// Where `tests/windows/standin.sh` has put the stand-in. None where it was not built: then the skip is told.
-fn stand_in() -> Option<PathBuf> {
-    let built = std::env::var_os("SWARMDISK_STANDIN_WNBD").map(PathBuf::from).filter(|path| path.is_file());
-    if built.is_none() {
-        let reason = "no stand-in for libwnbd.dll; run tests/windows/test.sh, which builds it";
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "{reason}");
-        eprintln!("SKIPPED {}: {reason}", std::thread::current().name().unwrap_or("test"));
-    }
-    built
-}
 
 /// The program, an image, and the stand-in beside the program.
 struct Drive {
@@ -203,6 +191,23 @@ fn a_drive_that_somebody_else_removes_from_a_stand_in_ends_the_command() {
     assert_eq!(status, Some(1));
     assert!(complaint.contains(r"\\.\PhysicalDrive7 was removed by somebody else"), "{complaint}");
     drive.assert_clean();
+}
+
+#[test]
+fn what_a_stand_in_was_told_to_be_durable_outlives_a_killed_process() {
+    let Some(drive) = Drive::new() else { return };
+    for (name, script, answers) in [("fua", "durable 16 8 5\n", 2), ("flush", "write 16 8 5\nflush\n", 3)] {
+        let overlay = drive.fixture.text(name);
+        let never = drive.fixture.text("never");
+        let running = drive.start(&format!("{script}await {never}\n"), &["--overlay", &overlay]);
+        wait_for("answers", || (drive.done().len() == answers).then_some(()));
+        drop(running);
+        let running = drive.start("read 16 8\n", &["--overlay", &overlay]);
+        drive.wait_for_script();
+        assert_eq!(drive.done()[1], line("read", 16, 8, GOOD, &written(8, 5)), "{name}");
+        running.stop();
+        drive.assert_clean();
+    }
 }
 
 #[test]

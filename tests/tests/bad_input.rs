@@ -70,6 +70,7 @@ fn arguments_that_cannot_be_right() {
         (format!("{attach} --vhost-user {socket}"), "cannot be used with"),
         (format!("attach {swarm} --vhost-user"), "--vhost-user <PATH>"),
         (format!("{attach} --wnbd"), "cannot be used with"),
+        (format!("attach {swarm} --wnbd --recover"), "cannot be used with"),
         (format!("attach {swarm} --wnbd"), "WNBD is Windows'; choose --nbd here"),
         (format!("attach {swarm} --vhost-user {socket} --recover"), "cannot be used with"),
         (format!("run {swarm} --vhost-user {socket} --ublk -- true"), "cannot be used with"),

@@ -103,13 +103,13 @@ impl Suite {
     fn run_one(&self, tests: &str, suite: &str, uris: &[&str]) -> Vec<Tested> {
         let mut command = Command::new(&self.tool);
         // Some say that they skip only where all is told.
-        command.args(["-d", "-V", "-t", tests]).args(uris);
+        command.args(["-d", "-S", "-V", "-t", tests]).args(uris);
         let finished = Process::start(command).wait(RUN_DEADLINE);
         let said = [finished.stdout, finished.stderr].concat();
         let tested = said.split("  Test: ").skip(1).map(|part| Tested {
             suite: suite.to_owned(),
             name: part.split(" ...").next().unwrap_or_default().to_owned(),
-            is_passed: part.contains("passed") && !part.contains("FAILED"),
+            is_passed: has_verdict(part, "passed") && !has_verdict(part, "FAILED"),
             is_skipped: SKIPS.iter().any(|skips| part.contains(skips)),
             said: part.to_owned(),
         });
@@ -117,6 +117,11 @@ impl Suite {
         assert!(!tested.is_empty(), "{tests}: {said}");
         tested
     }
+}
+
+/// Whether a test ended so: the suite says it behind the test's name, or behind all that the test has told.
+fn has_verdict(said: &str, verdict: &str) -> bool {
+    said.contains(&format!(" ...{verdict}")) || said.lines().any(|line| line.starts_with(verdict))
 }
 
 /// None failed, and those that skipped are the listed ones.

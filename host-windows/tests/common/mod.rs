@@ -23,6 +23,17 @@ pub const CHUNK: usize = 1 << 16;
 const WINE_FAILED: i32 = 1359;
 const STARTS_MAX: usize = 5;
 
+/// Where `tests/windows/standin.sh` has put the stand-ins; gives the one for `libwnbd.dll`. None where it was not built: then the skip is told.
+pub fn stand_in() -> Option<PathBuf> {
+    let built = std::env::var_os("SWARMDISK_STANDIN_WNBD").map(PathBuf::from).filter(|path| path.is_file());
+    if built.is_none() {
+        let reason = "no stand-ins; run tests/windows/test.sh, which builds them";
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "{reason}");
+        eprintln!("SKIPPED {}: {reason}", std::thread::current().name().unwrap_or("test"));
+    }
+    built
+}
+
 /// Starts a process that has no input.
 #[track_caller]
 fn spawn(command: &mut Command) -> Child {

@@ -137,7 +137,7 @@ pub struct Run {
     /// What to attach: swarm://HOST:PORT/IMAGE-ID, or a complete FILE.swarm
     #[arg(value_name = "REF|FILE.swarm")]
     pub target: String,
-    /// Serve NBD at HOST:PORT or unix:PATH; by default at a Unix socket of its own
+    /// Serve NBD at HOST:PORT or unix:PATH; by default at a Unix socket of its own (Windows: at a port of its own)
     #[arg(long, value_name = "ADDR|unix:PATH", conflicts_with_all = ["ublk", "vhost_user", "iscsi", "wnbd"])]
     pub nbd: Option<String>,
     #[command(flatten)]
@@ -191,7 +191,7 @@ pub struct DeviceOptions {
     #[arg(long, conflicts_with_all = ["ublk", "vhost_user", "iscsi"])]
     pub wnbd: bool,
     /// Take back the device of this image, and of this overlay, whose node has died; its guests' requests wait for that
-    #[arg(long, requires = "ublk", conflicts_with_all = ["nbd", "vhost_user", "iscsi"])]
+    #[arg(long, requires = "ublk", conflicts_with_all = ["nbd", "vhost_user", "iscsi", "wnbd"])]
     pub recover: bool,
 }
 

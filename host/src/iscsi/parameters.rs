@@ -172,6 +172,10 @@ mod tests {
         assert_eq!(ask(&mut agreed, "MaxRecvDataSegmentLength", "65536"), None);
         assert_eq!(ask(&mut agreed, "MaxRecvDataSegmentLength", "0").as_deref(), Some("Reject"));
         agreed.settle();
+        let mut small = Parameters::default();
+        ask(&mut small, "MaxBurstLength", "4096");
+        small.settle();
+        assert_eq!((small.burst_bytes, small.first_burst_bytes), (4096, 4096));
         let expected = Parameters {
             header_digest: true,
             initial_r2t: false,

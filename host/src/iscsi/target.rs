@@ -227,3 +227,20 @@ impl Sessions {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guests_are_told_apart_as_far_as_there_is_room_for_their_names() {
+        let mut sessions = Sessions::default();
+        let all: Vec<GuestId> = (0..2 * GUESTS_MAX).map(|name| sessions.guest(&name.to_string())).collect();
+        assert_eq!(
+            (all[0], all[7], sessions.guest("7"), all[GUESTS_MAX - 1]),
+            (GuestId(0), GuestId(7), GuestId(7), GuestId(1023))
+        );
+        assert!(all[GUESTS_MAX..].iter().all(|guest| *guest == GuestId(GUESTS_MAX as u16)));
+        assert_eq!(sessions.guests.len(), GUESTS_MAX);
+    }
+}

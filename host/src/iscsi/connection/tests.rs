@@ -1,5 +1,7 @@
 //! Sessions as initiators hold them, and as they should not.
 
+mod limits;
+
 use super::*;
 use crate::disk::{DiskError, Extent, FileDisk};
 use crate::iscsi::chap::Chap;
@@ -10,7 +12,7 @@ use crate::overlay::Overlay;
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use swarmdisk_core::ids::{Digest, GuestId};
 use tokio::io::DuplexStream;
 use tokio::sync::Notify;
@@ -25,6 +27,7 @@ struct Held {
     is_held: AtomicBool,
     released: Notify,
     is_writable: bool,
+    flushes: AtomicU32,
 }
 
 impl Disk for Held {
@@ -58,6 +61,11 @@ impl Disk for Held {
     async fn write_zeroes(&self, guest: GuestId, offset: u64, bytes: u64, may_trim: bool) -> Result<(), DiskError> {
         self.disk.write_zeroes(guest, offset, bytes, may_trim).await
     }
+
+    async fn flush(&self) -> Result<(), DiskError> {
+        self.flushes.fetch_add(1, Ordering::SeqCst);
+        self.disk.flush().await
+    }
 }
 
 struct Lab {
@@ -73,7 +81,8 @@ impl Lab {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(&content).unwrap();
         let disk = Overlay::in_memory(FileDisk::open(file.path()).unwrap(), 1 << 30).unwrap();
-        let disk = Held { disk, is_held: AtomicBool::new(false), released: Notify::new(), is_writable };
+        let (is_held, released, flushes) = (AtomicBool::new(false), Notify::new(), AtomicU32::new(0));
+        let disk = Held { disk, is_held, released, is_writable, flushes };
         let target = Arc::new(Target::new(Arc::new(disk), Identity::of_image(Digest([7; 32])), None::<Chap>, 3));
         Self { target, content, down: watch::Sender::new(false), _file: file }
     }

@@ -1,6 +1,7 @@
 //! Windows' initiator, by the cmdlets of its module `iSCSI` (Windows 8, Server 2012 and later).
 //!
-//! What a script has to know is in its environment, where nothing has to be quoted and other users cannot read it.
+//! What a script has to know is in its environment, where nothing has to be quoted and other users cannot read it. What it says is
+//! in UTF-8, whatever the system's language: where there is no console it may not be, and is read as far as it goes.
 
 use super::{DISK_TIME, Initiator, InitiatorError, refused, run};
 use std::process::Output;
@@ -17,6 +18,7 @@ const NO_DISK: i32 = 4;
 
 /// Prints the disk's number. What is not persistent is forgotten when the machine starts again.
 const ATTACH: &str = r"
+try { [Console]::OutputEncoding = [Text.UTF8Encoding]::new($false) } catch { }
 $ErrorActionPreference = 'Stop'; $ProgressPreference = 'SilentlyContinue'
 try {
   $service = Get-Service -Name MSiSCSI -ErrorAction SilentlyContinue
@@ -43,6 +45,7 @@ try {
 
 /// Both are tried, whatever becomes of the first.
 const DETACH: &str = r"
+try { [Console]::OutputEncoding = [Text.UTF8Encoding]::new($false) } catch { }
 $ErrorActionPreference = 'Stop'; $ProgressPreference = 'SilentlyContinue'; $failed = $null
 try { Disconnect-IscsiTarget -NodeAddress $env:SWARMDISK_IQN -Confirm:$false } catch { $failed = $_ }
 try {

@@ -82,6 +82,15 @@ fn text_may_come_in_several_units() {
 }
 
 #[test]
+fn a_login_takes_so_many_requests_and_no_more() {
+    let mut login = Login::new(IQN, None);
+    for request in 0..=REQUESTS_MAX {
+        let (_, step) = ask(&mut login, 0x04, WHO);
+        assert_eq!(step, if request < REQUESTS_MAX { Step::Next } else { Step::Refused }, "{request}");
+    }
+}
+
+#[test]
 fn what_is_wrong_is_said() {
     let refused = |flags: u8, pairs: &[(&str, &str)], chap: Option<&Chap>| {
         let (response, step) = ask(&mut Login::new(IQN, chap), flags, pairs);

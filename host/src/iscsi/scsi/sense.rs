@@ -115,3 +115,35 @@ impl Sense {
         [0x72, self.key, self.code, self.qualifier, 0, 0, 0, 0]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::time::Duration;
+
+    #[test]
+    fn each_error_of_a_disk_has_its_sense() {
+        let range = DiskError::OutOfRange { offset: 1, bytes: 1, image_bytes: 1 };
+        for (error, expected) in [
+            (range, [Sense::OUT_OF_RANGE; 2]),
+            (DiskError::ReadOnly, [Sense::WRITE_PROTECTED; 2]),
+            (DiskError::Full, [Sense::SPACE; 2]),
+            (DiskError::TimedOut(Duration::ZERO), [Sense::COMMUNICATION; 2]),
+            (DiskError::failed(io::Error::other("rot")), [Sense::READ_ERROR, Sense::WRITE_ERROR]),
+        ] {
+            assert_eq!([false, true].map(|is_write| Sense::of(&error, is_write)), expected, "{error}");
+        }
+    }
+
+    #[test]
+    fn details_lie_where_the_standard_puts_them() {
+        let plain = Sense::MISCOMPARE.fixed();
+        assert_eq!(plain, [0x70, 0, 0xe, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x1d, 0, 0, 0, 0, 0]);
+        let told = Sense::MISCOMPARE.with_information(0x0102_0304).fixed();
+        assert_eq!((told[0], &told[3..7], told[15]), (0xf0, &[1, 2, 3, 4][..], 0));
+        let field = Sense::INVALID_FIELD.at_byte(0x0102).fixed();
+        assert_eq!((field[0], &field[3..7], &field[15..]), (0x70, &[0; 4][..], &[0xc0, 1, 2][..]));
+        assert_eq!(Sense::NO_LUN.descriptor(), [0x72, 5, 0x25, 0, 0, 0, 0, 0]);
+    }
+}

@@ -102,6 +102,9 @@ mod tests {
         assert_eq!(ranges(&list(&[(u64::MAX, 1)]), &facts), Err(Sense::OUT_OF_RANGE));
         assert_eq!(ranges(&list(&[(0, 1)])[..20], &facts), Err(Sense::PARAMETER_LENGTH));
         assert_eq!(ranges(&[0; 7], &facts), Err(Sense::PARAMETER_LENGTH));
+        let large = self::facts(u64::MAX);
+        assert!(ranges(&list(&[(0, SAME_BLOCKS_MAX - 1), (u64::MAX - 1, 1)]), &large).is_ok());
+        assert_eq!(ranges(&list(&[(0, SAME_BLOCKS_MAX), (7, 1)]), &large), Err(Sense::INVALID_PARAMETER));
         assert_eq!(ranges(&list(&[(0, 1); RANGES_MAX + 1]), &facts), Err(Sense::INVALID_PARAMETER));
     }
 
