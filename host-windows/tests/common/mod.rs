@@ -29,7 +29,7 @@ pub fn stand_in() -> Option<PathBuf> {
     if built.is_none() {
         let reason = "no stand-ins; run tests/windows/test.sh, which builds them";
         assert!(std::env::var("CI").as_deref() != Ok("true"), "{reason}");
-        eprintln!("SKIPPED {}: {reason}", std::thread::current().name().unwrap_or("test"));
+        eprintln!("SKIPPED {}: {reason}", thread::current().name().unwrap_or("test"));
     }
     built
 }

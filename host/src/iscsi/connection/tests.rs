@@ -108,6 +108,11 @@ impl Lab {
     }
 }
 
+/// What happens soon; the bound is of a failure, and decides nothing else.
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(20), what).await.expect("it does not happen")
+}
+
 struct Initiator {
     stream: DuplexStream,
     buffer: BytesMut,
@@ -139,7 +144,13 @@ impl Initiator {
     }
 
     async fn receive(&mut self) -> Unit {
-        read_unit(&mut self.stream, &mut self.buffer, self.framing).await.unwrap()
+        soon(read_unit(&mut self.stream, &mut self.buffer, self.framing)).await.unwrap()
+    }
+
+    /// How the session ends.
+    async fn ended(self) -> io::Result<()> {
+        let Self { stream: _stream, server, .. } = self;
+        soon(server).await.unwrap()
     }
 
     /// Sends a command; gives its tag.
@@ -451,13 +462,13 @@ async fn a_second_session_of_the_same_end_replaces_the_first() {
     let lab = Lab::new(false);
     let first = lab.log_in(1, FAST).await;
     let mut second = lab.log_in(1, FAST).await;
-    first.server.await.unwrap().unwrap();
+    first.ended().await.unwrap();
     assert_eq!(second.read(0, 1).await.1, 0);
     let other = lab.log_in(2, FAST).await;
     assert_eq!(second.read(0, 1).await.1, 0, "another end is another session");
     lab.down.send(true).unwrap();
-    second.server.await.unwrap().unwrap();
-    other.server.await.unwrap().unwrap();
+    second.ended().await.unwrap();
+    other.ended().await.unwrap();
 }
 
 #[tokio::test]
@@ -502,12 +513,12 @@ async fn what_breaks_the_protocol_ends_the_session_or_is_sent_back() {
         let mut initiator = lab.log_in(3, FAST).await;
         let (header, bytes) = breaking(Header::reply(0, 3));
         initiator.send(header, &vec![0; bytes]).await;
-        initiator.server.await.unwrap().unwrap_err();
+        initiator.ended().await.unwrap_err();
     }
     // One wrong bit, where there are digests.
     let mut initiator = lab.log_in(4, &[("HeaderDigest", "CRC32C")]).await;
     initiator.stream.write_all(&[0; HEADER_BYTES + DIGEST_BYTES]).await.unwrap();
-    initiator.server.await.unwrap().unwrap_err();
+    initiator.ended().await.unwrap_err();
 }
 
 proptest! {

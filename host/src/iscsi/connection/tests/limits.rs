@@ -111,7 +111,7 @@ async fn who_discovers_learns_names_and_reaches_no_disk() {
     assert_eq!((unit.opcode(), unit.0[2]), (op::REJECT, reject::PROTOCOL));
     finder.immediate(op::LOGOUT, 0x80, |header| header).await;
     assert_eq!(finder.receive().await.header.array::<3>(0), [op::LOGOUT_RESPONSE, 0x80, 0]);
-    finder.server.await.unwrap().unwrap();
+    finder.ended().await.unwrap();
 }
 
 #[tokio::test]
@@ -150,8 +150,8 @@ async fn tasks_of_others_can_be_cleared_and_sessions_of_all_reset() {
         assert_eq!(answered, expected, "function {function}");
     }
     one.immediate(op::TASK_REQUEST, 0x87, |header| header).await;
-    other.server.await.unwrap().unwrap();
-    one.server.await.unwrap().unwrap();
+    other.ended().await.unwrap();
+    one.ended().await.unwrap();
 }
 
 #[tokio::test]
@@ -236,8 +236,8 @@ async fn data_come_only_as_was_agreed_on() {
     let lab = Lab::new(true);
     let mut initiator = lab.log_in(1, &[("ImmediateData", "No"), ("InitialR2T", "No")]).await;
     initiator.command(&cdb_10(0x2a, 0, 1), 0xa0, 512, &[0; 512]).await;
-    assert!(initiator.server.await.unwrap().unwrap_err().to_string().contains("not agreed on"));
+    assert!(initiator.ended().await.unwrap_err().to_string().contains("not agreed on"));
     let mut initiator = lab.log_in(2, &[("ImmediateData", "Yes"), ("InitialR2T", "Yes")]).await;
     initiator.command(&cdb_10(0x2a, 0, 2), 0x20, 1024, &[0; 512]).await;
-    assert!(initiator.server.await.unwrap().unwrap_err().to_string().contains("not agreed on"));
+    assert!(initiator.ended().await.unwrap_err().to_string().contains("not agreed on"));
 }
