@@ -567,7 +567,7 @@ fn a_profile_of_something_else_is_given_up_and_taken_up_again() {
     assert_eq!(hits, 0);
     assert!(!profile.fits());
     // It is given up after as many touches as are allowed to be outside, and one.
-    assert_eq!(wasted, 17 * 4);
+    assert_eq!(wasted, 5 * 4);
     // The guest comes back to what it knows: the touches outside are outnumbered soon.
     let known: Vec<u32> = (0..600).collect();
     let (hits, ..) = follow(&mut profile, &known, 4);

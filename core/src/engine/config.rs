@@ -34,7 +34,7 @@ pub struct Limits {
     pub contacts: u16,
     /// Changes of what is held that are remembered one by one; a peer further behind is sent the whole map again.
     pub changes: u16,
-    /// Pieces of which a seed remembers whom it served, to redirect others there.
+    /// Pieces of which it is remembered who was served, to redirect others there.
     pub served: u16,
     /// First touches of guests that are remembered, to be told to others; 0: nobody is told.
     pub touches: u16,
@@ -53,7 +53,7 @@ impl Limits {
         demands: 1024,
         contacts: 256,
         changes: 1024,
-        served: 0,
+        served: 256,
         touches: 8192,
         maps: true,
         bounded: false,

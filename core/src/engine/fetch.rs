@@ -184,10 +184,18 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         let patience = self.config.tuning.patience.as_micros();
         let row = self.transfers.at(index);
         let (is_demand, insisted) = (row.class == Class::Demand, row.insist);
+        let by_node = self.peers.get(peer).is_some_and(|link| link.role == Role::Node);
+        if by_node && insisted {
+            return self.on_refused(now, peer, piece);
+        }
         let wait = Duration::from_micros(if is_demand { patience / 3 } else { patience });
         self.stats.redirects_received += 1;
         self.free_transfer(index);
-        self.hints.add(Hint { piece: piece.get(), node: to.node, until: now + wait });
+        self.hints.add(Hint { piece: piece.get(), node: to.node, until: now + wait, by_node });
+        // Who is not linked is not waited for: the node that has the piece gives it to who insists.
+        if by_node {
+            return;
+        }
         self.contacts.add(to.address, false, Locality::NONE);
         // Nobody linked comes by a leaf page that few want, and what waits for it cannot be verified.
         if is_demand || (insisted && matches!(self.geometry.kind(piece), Piece::Leaf(_))) {
@@ -399,6 +407,13 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         let nearest = if class == Class::Demand { None } else { self.nearest(piece) };
         let ask_seeds = !spare_seeds && nearest.is_none();
         let from = nearest.filter(|_| whom == Whom::Nearest).unwrap_or(Nearness::Far);
+        let may_ask = |index: usize| {
+            let askable = self.peers.askable(class, index / 64, ask_seeds) >> (index % 64) & 1 == 1;
+            askable && self.candidate(now, index, class, piece, whom).is_some()
+        };
+        // A node that named another has more to do than it can.
+        let is_named = whom == Whom::Nearest && hint.is_some_and(|hint| hint.by_node);
+        let only = promised.filter(|index| is_named && may_ask(*index));
         let mut candidates: heapless::Vec<Candidate, CANDIDATES_MAX> = heapless::Vec::new();
         let count = self.peers.len();
         let start = self.rng.below(count as u32) as usize;
@@ -415,7 +430,8 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
                 u64::MAX
             };
             let promised = promised.filter(|index| index / 64 == word).map_or(0, |index| 1 << (index % 64));
-            let has = self.peers.holders.of_piece(piece.get(), word) | promised;
+            let holders = if only.is_some() { 0 } else { self.peers.holders.of_piece(piece.get(), word) };
+            let has = holders | promised;
             let near = if from == Nearness::Far { u64::MAX } else { self.peers.near(from, word) };
             let mut bits = has & here & near & self.peers.askable(class, word, ask_seeds);
             while bits != 0 && !candidates.is_full() {
@@ -427,7 +443,7 @@ impl<'a, P: Predictor, O: Order, S: Selector> Engine<'a, P, O, S> {
         }
         let want = Want { piece, class, bytes: self.mean_bytes };
         let chosen = candidates.get(self.selector.choose(now, want, &candidates, &mut self.rng)?)?;
-        Some((chosen.peer, hint.is_some() && chosen.role == Role::Seed))
+        Some((chosen.peer, hint.is_some()))
     }
 
     /// How near the nearest node is that holds the piece, if it is a chunk.

@@ -1,4 +1,4 @@
-//! Redirects: that node has the piece or will soon; seeds are not asked for it meanwhile.
+//! Redirects: that node has the piece or will soon; seeds, or all others, are not asked for it meanwhile.
 //!
 //! *Invariants*: a piece has at most one hint. *Bounds*: the latest 128; a look-up is O(128).
 
@@ -12,12 +12,13 @@ const NOBODY: NodeId = NodeId([0; 16]);
 /// No piece has this number.
 const NO_PIECE: u32 = u32::MAX;
 
-/// A redirect: that node has the piece or will soon; seeds are not asked before `until`.
+/// A redirect: that node has the piece or will soon; seeds are not asked before `until`, nor are nodes if a node said so.
 #[derive(Debug, Copy, Clone)]
 pub(super) struct Hint {
     pub piece: u32,
     pub node: NodeId,
     pub until: Instant,
+    pub by_node: bool,
 }
 
 /// The latest redirects.
@@ -34,7 +35,7 @@ pub(super) struct Hints {
 
 impl Hints {
     pub fn new() -> Self {
-        let none = Hint { piece: NO_PIECE, node: NodeId([0; 16]), until: Instant::ZERO };
+        let none = Hint { piece: NO_PIECE, node: NodeId([0; 16]), until: Instant::ZERO, by_node: false };
         Self { rows: [none; HINTS_MAX], pieces: [NO_PIECE; HINTS_MAX], next: 0, expiry: Instant::NEVER }
     }
 
@@ -111,7 +112,7 @@ mod tests {
                 if expires {
                     hints.refuted(piece, time);
                 } else {
-                    hints.add(Hint { piece: number, node: NodeId([0; 16]), until });
+                    hints.add(Hint { piece: number, node: NodeId([0; 16]), until, by_node: false });
                 }
                 if naive.len() > HINTS_MAX {
                     naive.pop_front();

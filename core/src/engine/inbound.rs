@@ -242,9 +242,6 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
     }
 
     fn on_redirect(&mut self, now: Instant, index: usize, redirect: &Redirect) -> Result<(), PeerError> {
-        if self.peers.at(index).role != Role::Seed {
-            return Err(PeerError::Unexpected);
-        }
         let peer = self.peers.id(index);
         self.each(redirect.run, |engine, piece| engine.on_redirected(now, peer, piece, redirect))
     }

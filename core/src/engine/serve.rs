@@ -9,7 +9,7 @@ use super::peers::{NO_TURN, Turn};
 use super::uploads::{Answer, Upload};
 use super::{Engine, PeerError};
 use crate::geometry::{Piece, PieceIndex};
-use crate::ids::UploadId;
+use crate::ids::{PeerId, UploadId};
 use crate::policy::{Order, Predictor, Selector};
 use crate::time::{Duration, Instant};
 use crate::wire::{Busy, Class, Data, Frame, Redirect, Request, Role, Run};
@@ -27,6 +27,8 @@ const UNSENT_SPAN: Duration = Duration::from_millis(5);
 const UNSENT_BYTES_MIN: u64 = 96 << 10;
 /// Requests waiting at a seed above which it redirects whatever the asker says: else all would come at once, and wait.
 const SEED_QUEUE: u32 = 32;
+/// So many guests wait for a piece from a node when it names these to others, who ask there.
+const CROWD: usize = 2;
 /// What a seed has sent is given so long to spread before another copy is sent to whom no guest waits for.
 const SPREAD: Duration = Duration::from_secs(10);
 
@@ -53,7 +55,7 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
             self.uploads.add(index, number, request.class, due, answer).ok_or(PeerError::TooMany)?;
             self.peers.change(index, |row| row.uploads += 1);
             match answer {
-                Answer::Queued if self.config.role == Role::Seed => {
+                Answer::Queued if self.holds(piece) => {
                     self.served.note(now, piece, self.peers.id(index));
                 }
                 Answer::Busy(_) => self.stats.busy_sent += 1,
@@ -91,6 +93,9 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         let queued = sums.uploads.saturating_add(unsent_count);
         if self.config.role == Role::Seed {
             return self.redirect(now, index, piece, request, queued).unwrap_or(Answer::Queued);
+        }
+        if let Some(answer) = self.pass_on(index, piece, request) {
+            return answer;
         }
         if request.class != Class::Demand && queued >= u32::from(self.config.tuning.queue) {
             return Answer::Busy(queued.saturating_mul(BUSY_MILLIS_EACH).min(BUSY_MILLIS_MAX) as u16);
@@ -131,6 +136,30 @@ impl<P: Predictor, O: Order, S: Selector> Engine<'_, P, O, S> {
         };
         let peer = self.served.name(piece, peers.id(index), fits)?;
         self.hurry(piece, request.class, now + Duration::from_millis(u64::from(request.due_millis)));
+        let link = self.peers.get(peer)?;
+        Some(Answer::Redirect(link.node, link.address))
+    }
+
+    /// Whom to ask instead for what many guests wait for from here: it goes through them as through a tree. (From here to each
+    /// it would reach the last after all others: of 30 nodes on 100 Mbit/s that follow one, 60 ms a chunk.)
+    fn pass_on(&mut self, index: usize, piece: PieceIndex, request: &Request) -> Option<Answer> {
+        if request.insist || request.class != Class::Demand {
+            return None;
+        }
+        let waits = |peer: &PeerId| {
+            let mut asked = self.uploads.of_peer(peer.index()).map(|(_, row)| row);
+            *peer != self.peers.id(index) && asked.any(|row| row.piece == piece.get())
+        };
+        let waiting =
+            self.served.nodes(piece).iter().filter(|peer| self.peers.get(**peer).is_some() && waits(peer)).count();
+        if waiting < CROWD {
+            return None;
+        }
+        let fits = |peer| {
+            let link = self.peers.get(peer).filter(|link| link.is_open() && link.address.is_dialable());
+            link.map(|link| self.peers.at(index).locality.nearness(&link.locality))
+        };
+        let peer = self.served.name(piece, self.peers.id(index), fits)?;
         let link = self.peers.get(peer)?;
         Some(Answer::Redirect(link.node, link.address))
     }

@@ -126,7 +126,7 @@ fn asked_classes(hand: &mut Hand) -> Vec<Class> {
 
 #[test]
 fn guesses_and_fills_do_not_drive_out_what_is_used() {
-    let mut hand = full(0..8, &[300, 301], Fill::Rate(u64::MAX));
+    let mut hand = full(0..8, &[0, 1, 2, 3, 4, 5, 6, 7, 300, 301], Fill::Rate(u64::MAX));
     hand.holder(1, Role::Node, 0..PIECES);
     reads(&mut hand, 0..8);
     assert_eq!(asked_classes(&mut hand), []);

@@ -390,12 +390,32 @@ fn whom_a_seed_redirects_to_is_asked_though_it_has_not_said_that_it_holds_the_pi
 }
 
 #[test]
-fn only_a_seed_redirects() {
+fn whom_a_node_with_much_to_do_names_is_asked_and_no_other_holder() {
     let mut hand = with_leaves();
-    let node = hand.holder(1, Role::Node, 0..PIECES);
+    let holder = hand.holder(1, Role::Node, 0..PIECES);
+    let named = hand.link(2, Role::Node);
     hand.wants(5);
-    hand.drain();
-    assert_eq!(hand.hear(node, redirect(5, 2)), Err(PeerError::Unexpected));
+    assert_eq!(hand.asks(), [(holder, 5)]);
+    hand.hear(holder, redirect(5, 2)).unwrap();
+    assert_eq!(hand.asks(), [(named, 5)]);
+    hand.hear(named, Frame::Refuse(Run { first: 5, count: 1 })).unwrap();
+    let again = hand.requests();
+    assert!(matches!(again[..], [(to, Request { insist: true, .. })] if to == holder), "{again:?}");
+}
+
+#[test]
+fn a_node_that_names_one_without_a_link_is_asked_again_with_insistence_and_then_no_more() {
+    let mut hand = with_leaves();
+    let holder = hand.holder(1, Role::Node, 0..PIECES);
+    hand.wants(5);
+    assert_eq!(hand.asks(), [(holder, 5)]);
+    hand.hear(holder, redirect(5, 2)).unwrap();
+    let again = hand.requests();
+    assert!(matches!(again[..], [(to, Request { insist: true, .. })] if to == holder), "{again:?}");
+    // Else the two could go on for ever.
+    hand.hear(holder, redirect(5, 2)).unwrap();
+    hand.wait_micros(1_000_000);
+    assert_eq!(hand.requests(), [], "it is taken for one that has not got the piece");
 }
 
 #[test]

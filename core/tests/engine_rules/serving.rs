@@ -210,6 +210,34 @@ fn what_is_taken_back_is_not_sent() {
 }
 
 #[test]
+fn what_many_guests_wait_for_from_a_node_goes_through_the_first_of_them() {
+    let mut hand = Hand::holding(0..PIECES, |_| {});
+    let peers = [1, 2, 3, 4, 5, 6, 7].map(|number| hand.link(number, Role::Node));
+    hand.drain();
+    let run = Run { first: 5, count: 1 };
+    let ask = |class, insist| Frame::Request(Request { run, class, insist, raise: false, due_millis: 0 });
+    for peer in &peers[..5] {
+        hand.hear(*peer, ask(Class::Demand, false)).unwrap();
+    }
+    hand.hear(peers[5], ask(Class::Demand, true)).unwrap();
+    hand.hear(peers[6], ask(Class::Prefetch, false)).unwrap();
+    let mut named = vec![];
+    for out in hand.drain() {
+        match out {
+            Out::Say(peer, Frame::Redirect(to), _) => named.push((peer, to.node)),
+            Out::Do(Action::Load { upload, .. }) => hand.tell(Event::Loaded { upload, bytes: BYTES }),
+            _ => {}
+        }
+    }
+    // Neither who insists nor who asks for no guest; and each is named to two.
+    assert_eq!(named, [(peers[2], node_id(1)), (peers[3], node_id(1)), (peers[4], node_id(2))]);
+    let served = serve_all(&mut hand, &peers);
+    assert_eq!(served.len(), 4, "the first two, who insists, and the guess: {served:?}");
+    hand.hear(peers[2], ask(Class::Demand, false)).unwrap();
+    assert_eq!(serve(&mut hand), [(peers[2], 5)], "nobody else waits");
+}
+
+#[test]
 fn a_seed_sends_a_piece_once_and_then_redirects() {
     let mut hand = Hand::holding(0..PIECES, |config| {
         config.role = Role::Seed;
