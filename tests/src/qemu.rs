@@ -194,8 +194,8 @@ struct Process {
 }
 
 impl Process {
-    /// QEMU 10.0's last word when, without KVM, one processor moves a PCI device in memory while another reads one: a race of its own,
-    /// rare, seen as the kernel sets up PCI.
+    /// QEMU 10.0's last word when, without KVM, one processor moves a PCI device in memory while another reads one: taken for a race of
+    /// its own, rare, seen as the kernel sets up PCI.
     const RACE: &str = "iotlb_to_section: Assertion";
     /// More in a row are no accident.
     const MOST_ABORTED: u32 = 3;
